@@ -1,0 +1,47 @@
+# make demo: see it work. make test: check it. Both set up .venv first. Another Python: make PYTHON=python3.12 install
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+ADVVAE := $(VENV_PYTHON) -m advvae
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint types test test-all demo clean
+
+help: ## list what make can do here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## set up .venv with advvae and what its tests need; quick when nothing changed
+	@echo "$(VENV) is ready: $(ADVVAE)"
+
+# pip older than 23.1 builds one of the dependencies in a way it warns of itself.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "advvae needs Python 3.10 to 3.13, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 install")'
+	test -x $(VENV_PYTHON) || $(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -c 'import pip, sys; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [23, 1])' || $(VENV_PYTHON) -m pip install --quiet --upgrade pip
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+lint: $(INSTALLED) ## check style and layout of the code (ruff)
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+
+types: $(INSTALLED) ## check types (mypy)
+	$(VENV_PYTHON) -m mypy
+
+test: lint types ## lint, types, and all tests but the slow ones
+	$(VENV_PYTHON) -m pytest --quiet
+
+test-all: lint types ## the same with the slow tests: launchers, wheels, long training
+	$(VENV_PYTHON) -m pytest --quiet -m ''
+
+demo: $(INSTALLED) ## train on handwritten digits without the 9; then test, sample, and find photos and 9s as outliers
+	$(ADVVAE) mode=train dataset=digits 'dataset.drop_classes=[9]' n_epochs=30 tracker=none output_dir=outputs/demo
+	$(ADVVAE) mode=test dataset=digits tracker=none output_dir=outputs/demo
+	$(ADVVAE) mode=sample dataset=digits num_samples=64 tracker=none output_dir=outputs/demo
+	$(ADVVAE) mode=outlier dataset=digits out_dataset=photos tracker=none output_dir=outputs/demo
+	$(ADVVAE) mode=outlier dataset=digits out_dataset=digits 'out_dataset.keep_classes=[9]' tracker=none output_dir=outputs/demo
+
+clean: ## remove .venv, caches and builds; outputs and data stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find advvae tests -name __pycache__ -type d -prune -exec rm -rf {} +

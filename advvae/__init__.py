@@ -1,0 +1,1 @@
+"""Adversarial variational autoencoders: train, reconstruct, sample, and find outliers."""

@@ -1,0 +1,3 @@
+from advvae.main import main
+
+main()

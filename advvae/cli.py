@@ -1,0 +1,122 @@
+"""What is answered before Hydra starts: help, the first words to a newcomer, and flags typed by habit."""
+
+import argparse
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import yaml
+
+from advvae.config import CONF, FLAT_KEYS, GROUPS
+
+WELCOME = """\
+advvae trains adversarial variational autoencoders on images, reconstructs, samples, and finds outliers.
+
+Start with one of these (digits needs no download):
+  advvae mode=train dataset=digits n_epochs=20     train
+  advvae mode=test dataset=digits                  measure and draw the reconstructions of the newest run
+  advvae mode=sample dataset=digits                draw samples
+  advvae mode=outlier dataset=digits out_dataset=photos
+
+advvae --help lists every choice and key."""
+
+ALSO = """\
+--config-dir <folder> adds your own options; --cfg job prints the composed config.
+eval "$(advvae -sc install=bash)" completes groups, options and keys on Tab."""
+
+FLAG_MODES = {"train": "train", "test": "test", "sample": "sample", "outlier_detection": "outlier"}
+FLAG_KEYS = (
+    *("dataset", "out_dataset", "batch_size", "n_epochs", "lr", "latent_dim", "hidden_dims", "checkpoint"),
+    *("discriminator_checkpoint", "num_samples", "gen_weight", "recon_weight", "kld_weight"),
+    *("sample_and_save_frequency", "num_workers", "size"),
+)
+HYDRA_FLAGS = (
+    *("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run", "-i", "--info"),
+    *("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "-sc", "--shell-completion"),
+    *("--version", "--hydra-help", "--experimental-rerun"),
+)
+
+
+def prepare_arguments(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra takes them; or the answer to them, printed, and the end of the process."""
+    if not arguments:
+        print(WELCOME)
+        raise SystemExit(0)
+    if any(argument in ("--help", "-h") for argument in arguments):
+        print(help_text())
+        raise SystemExit(0)
+    equivalent = overrides_for_flags(arguments)
+    if equivalent is not None:
+        raise SystemExit(f"advvae takes overrides, not flags. Type:\n  advvae {shlex.join(equivalent)}")
+    unknown = [name for name in (a.partition("=")[0] for a in arguments) if name[:1] == "-" and name not in HYDRA_FLAGS]
+    if unknown:
+        raise SystemExit(f"there is no flag {unknown[0]}: advvae takes key=value; advvae --help lists the keys")
+    # Hydra 1.3's parser refuses -m between overrides
+    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return [*multirun[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
+
+
+def overrides_for_flags(arguments: list[str]) -> list[str] | None:
+    """The overrides that say what GenerativeZoo's flags said; None = there are no such flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for flag in (*FLAG_MODES, "no_wandb"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    for flag in (*FLAG_KEYS, "loss_type"):
+        parser.add_argument(f"--{flag}", nargs="*")
+    flags, others = parser.parse_known_args(arguments)
+    overrides = [_override_for_flag(flag, value) for flag, value in vars(flags).items()]
+    return [*overrides, *others] if overrides else None
+
+
+def _override_for_flag(flag: str, value: bool | list[str]) -> str:
+    if flag in FLAG_MODES:
+        return f"mode={FLAG_MODES[flag]}"
+    if isinstance(value, bool):
+        return f"{flag}=true"
+    if flag == "hidden_dims":
+        return f"hidden_dims=[{','.join(value)}]"
+    return f"{'loss' if flag == 'loss_type' else flag}={value[0] if value else '<value>'}"
+
+
+def help_text() -> str:
+    """Every group with its options and every flat key with its default, meaning and choices."""
+    text = (CONF / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    chosen = {group: option for item in config["defaults"] if isinstance(item, dict) for group, option in item.items()}
+    lines = [
+        "Usage: advvae [-m] [key=value ...]      -m runs every combination of comma-separated values",
+        "",
+        "Groups (group=option):",
+    ]
+    for group in GROUPS:
+        options = group_options(group)
+        lines.append(f"  {group}={'null' if chosen[group] is None else chosen[group]}")
+        lines += _wrapped(", ".join(options), indent=6)
+    lines += ["", "Keys (key=value):"]
+    for name, metadata in FLAT_KEYS.items():
+        default = re.search(rf"^{name}: (.*?) #", text, re.MULTILINE)
+        lines.append(f"  {name}={default[1] if default else ''}")
+        choices = f" [{', '.join(metadata['choices'])}]" if metadata["choices"] else ""
+        lines += _wrapped(metadata["meaning"] + choices, indent=6)
+    return "\n".join([*lines, "", ALSO])
+
+
+def group_options(group: str) -> list[str]:
+    """The names that a group takes."""
+    folder = CONF / ("dataset" if group == "out_dataset" else group)
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def config_dirs(arguments: list[str]) -> list[Path]:
+    """The folders given by --config-dir (-cd)."""
+    folders = []
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders += [Path(value or arguments[position + 1])] if value or position + 1 < len(arguments) else []
+    return folders
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, width=110, initial_indent=" " * indent, subsequent_indent=" " * indent)

@@ -1,0 +1,61 @@
+"""Folders that several processes write to: who may, where, and one at a time."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from advvae.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in `folder`, which is made when missing. Permission bits alone do not tell."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def cache_folders(data_dir: Path) -> list[Path]:
+    """Where prepared copies may lie: under `data_dir`, else in the user's own cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return [data_dir / "cache", home / "advvae"]
+
+
+def writable_cache(data_dir: Path) -> Path:
+    """The first folder for prepared copies that can be written. Raises UserError when there is none."""
+    preferred, fallback = cache_folders(data_dir)
+    if writable(preferred):
+        return preferred
+    if writable(fallback):
+        log.warning("data_dir=%s cannot be written: prepared images go to %s", data_dir, fallback)
+        return fallback
+    raise UserError(f"data_dir={data_dir}: neither {preferred} nor {fallback} can be written: set data_dir")
+
+
+@contextmanager
+def exclusive(lock: Path, purpose: str) -> Iterator[None]:
+    """Only one process at a time goes on; the others say that they wait. `lock` is a file made for this."""
+    file_lock = FileLock(lock)
+    try:
+        file_lock.acquire(timeout=1)
+    except Timeout:
+        log.info("another process is %s: waiting for it", purpose)
+        file_lock.acquire()
+    try:
+        yield
+    finally:
+        file_lock.release()

@@ -1,0 +1,205 @@
+"""Train, val and test of any dataset, and their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from advvae.data.classes import chosen_rows, label_names
+from advvae.data.images import to_array
+from advvae.data.source import SPLITS, Source
+from advvae.data.store import one_line, prepare
+from advvae.errors import UserError
+
+VAL_SHARE = 0.1  # of the training images, where a set has no official validation split
+TEST_SHARE = 0.2  # of all images, where a set has no official labelled split to test on
+SMALLEST = 8  # pixels; the smallest side that the networks take
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One of train, val, test of a dataset: `rows` of an official split's prepared images.
+
+    name, split: as in "mnist", "test".
+    images: (N, C, H, W) uint8 or uint16, in memory or memory-mapped: all images of the official split.
+    rows: (n,) int64, this split's rows of `images`.
+    official_split: the official split that `rows` number; "train" for a validation split that was cut from it.
+    labels, classes, paths: as in Items, of these n images.
+    """
+
+    name: str
+    split: str
+    images: torch.Tensor
+    rows: torch.Tensor
+    official_split: str
+    labels: np.ndarray
+    classes: Sequence[str]
+    paths: Sequence[str] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def subset(self, positions: torch.Tensor) -> Split:
+        """The images at these positions (int64, from 0 to n − 1), in this order."""
+        chosen = positions.tolist()
+        paths = None if self.paths is None else [self.paths[i] for i in chosen]
+        return replace(self, rows=self.rows[positions], labels=self.labels[chosen], paths=paths)
+
+    def halves(self) -> tuple[Split, Split]:
+        """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more."""
+        order = fixed_order(len(self))
+        middle = (len(self) + 1) // 2
+        return self.subset(order[:middle].sort().values), self.subset(order[middle:].sort().values)
+
+    def label_names(self) -> list[str]:
+        """One string per image: its class, several joined by ";", "" if it is unlabelled."""
+        return label_names(self.labels, self.classes)
+
+    def batches(
+        self,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        *,
+        shuffle: torch.Generator | None = None,
+        num_workers: int = 0,
+    ) -> Iterator[torch.Tensor]:
+        """Every image once, as (B, C, H, W) float32 in [-1, 1] on `device`, channels last in memory.
+
+        shuffle: a CPU generator that draws the order, advanced at this call; None = in the order of `rows`.
+        num_workers: processes that read; the values do not depend on it. The global random state is left alone.
+        """
+        device = torch.device(device)
+        order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
+        loader: DataLoader = DataLoader(
+            Rows(self.images),
+            batch_size=None,
+            sampler=divide(self.rows[order], batch_size),
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else a loader draws its seed from the global one
+        )
+        return (to_floats(batch, device) for batch in loader)
+
+
+class Rows(Dataset):
+    """Batches of an image tensor, by their rows."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.images[rows]
+
+
+def divide(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Consecutive batches. A single image left over joins the batch before it: alone it has no batch statistics."""
+    batches = list(rows.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def to_floats(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type."""
+    if images.dtype == torch.uint16:  # which few devices and operations know
+        half, images = 32767.5, images.to(torch.int32)
+    else:
+        half = 127.5
+    images = images.to(device, non_blocking=device.type == "cuda")  # from pinned memory
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(half).sub_(1)
+
+
+def load_split(
+    source: Source,
+    split: str,
+    *,
+    name: str,
+    size: int,
+    channels: int,
+    data_dir: str | Path,
+    keep_classes: Sequence[str | int] | None = None,
+    drop_classes: Sequence[str | int] | None = None,
+    num_workers: int = 0,
+) -> Split:
+    """One of train, val, test of a dataset; downloads and prepares no more than the official split it lies in.
+
+    name: the dataset's name, for messages and files. size: side in pixels. channels: 1 (grey) or 3 (RGB).
+    keep_classes, drop_classes: use only, or do not use, the images of these classes, by name or number.
+    num_workers: processes that decode, when the split is first prepared.
+    Raises UserError for everything that a user can set right.
+    """
+    assert split in SPLITS
+    assert channels in (1, 3)
+    if size < SMALLEST:
+        raise UserError(f"size={size}: the networks need images of at least {SMALLEST} px")
+    data_dir = Path(data_dir).expanduser()
+    source = at_size(source, size)
+    official = official_split(split, source.splits, name)
+    prepared = prepare(
+        source, official, name=name, size=size, channels=channels, data_dir=data_dir, num_workers=num_workers
+    )
+    rows = split_rows(split, source.splits, len(prepared.labels))
+    labels = prepared.labels[rows.numpy()]
+    chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
+    rows, labels = rows[torch.from_numpy(chosen)], labels[chosen]
+    if not len(rows):
+        raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
+    paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
+    return Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths)
+
+
+def infer_channels(source: Source, data_dir: str | Path, size: int = 32) -> int:
+    """1 if the first image (of train, where there is one) is grey, else 3. Downloads what is missing.
+
+    size: the side that the images will have; only sets published in several sizes look at it.
+    """
+    source = at_size(source, size)
+    split = next(split for split in SPLITS if split in source.splits)
+    items = source.read(split, Path(data_dir).expanduser())
+    try:
+        return 1 if to_array(items.images[0], size).shape[2] <= 2 else 3
+    except Exception as error:  # Pillow's readers raise almost anything for a broken file
+        first = items.paths[0] if items.paths else f"the first image of {split}"
+        raise UserError(f"{first} is unreadable ({one_line(error)}): remove or replace it") from None
+
+
+def at_size(source: Source, size: int) -> Source:
+    return source.at_size(size) if hasattr(source, "at_size") else source
+
+
+def official_split(split: str, official: Sequence[str], name: str) -> str:
+    """The official split that `split` lies in. Raises UserError when there is none."""
+    if split == "test":
+        candidates = ["test", "val", "train"]  # an official val is the test split of a set without a labelled one
+    elif split == "val" and "test" in official:
+        candidates = ["val", "train"]
+    else:
+        candidates = ["train"]
+    for candidate in candidates:
+        if candidate in official:
+            return candidate
+    raise UserError(f"{name}: has no images for {split}: it has only {', '.join(official)}")
+
+
+def split_rows(split: str, official: Sequence[str], n: int) -> torch.Tensor:
+    """(m,) int64, rising: the rows of `split` in the official split of n images that it lies in.
+
+    What an official split does not give is cut from train: first 20 % to test on, then 10 % of the rest to validate.
+    """
+    if official_split(split, official, "") != "train":
+        return torch.arange(n)
+    n_test = 0 if "test" in official or "val" in official else max(1, round(TEST_SHARE * n))
+    n_val = 0 if "test" in official and "val" in official else max(1, round(VAL_SHARE * (n - n_test)))
+    order = fixed_order(n)
+    test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
+    return {"test": test, "val": val, "train": train}[split].sort().values
+
+
+def fixed_order(n: int) -> torch.Tensor:
+    """The same permutation of n at all times, whatever the seed of a run. NumPy's, which is stable across versions."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(torch.int64)

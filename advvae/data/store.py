@@ -1,0 +1,272 @@
+"""The prepared copy of a split: decoded, converted and resized once, then read from a memory-mapped file.
+
+An entry is a folder `<name>-<split>-<size>px-<channels>c-<key>` with `images.npy` (N×C×H×W, uint8 or uint16),
+`labels.npy` and `items.json`. It is written under a temporary name and renamed when complete, so what has the right
+name is whole; the key is a digest of all that shapes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import pickle
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from advvae.data.images import FILTER, resized, to_array
+from advvae.data.locks import NO_ROOM, cache_folders, exclusive, writable_cache
+from advvae.data.source import Items, Source
+from advvae.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of entries; a change of how they are made or laid out raises it
+IN_MEMORY = 512 * 2**20  # bytes up to which a prepared split is read into memory
+CHUNK = 256  # images that one worker prepares at a time
+
+small_entries: WeakValueDictionary[Path, torch.Tensor] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """images: (N, C, H, W) uint8 or uint16, in memory when small, else mapped. The rest as in Items."""
+
+    images: torch.Tensor
+    labels: np.ndarray
+    classes: Sequence[str]
+    paths: Sequence[str] | None
+
+
+def prepare(
+    source: Source, split: str, *, name: str, size: int, channels: int, data_dir: Path, num_workers: int = 0
+) -> Prepared:
+    """The prepared copy of an official split, made when it is missing; two processes make it once.
+
+    Raises UserError for a dataset that cannot be read or downloaded, unreadable images, and too small a disk.
+    """
+
+    def entry() -> str:
+        key = digest(source, split, size=size, channels=channels, data_dir=data_dir)
+        return f"{name}-{split}-{size}px-{channels}c-{key}"
+
+    before = entry()
+    for folder in cache_folders(data_dir):
+        if (found := load_entry(folder / before)) is not None:
+            return found
+    cache = writable_cache(data_dir)
+    with exclusive(cache / f".{name}-{split}-{size}px-{channels}c.lock", f"preparing {name} {split}"):
+        if (found := load_entry(cache / entry())) is not None:
+            return found
+        items = checked(source.read(split, data_dir), f"{name} {split}")
+        final = cache / entry()  # once more: a download has made new files
+        write_entry(items, final, what=f"{name} {split}", size=size, channels=channels, num_workers=num_workers)
+    prepared = load_entry(final)
+    assert prepared is not None, f"{final} was just written"
+    return prepared
+
+
+def digest(source: Source, split: str, *, size: int, channels: int, data_dir: Path) -> str:
+    """A short name for everything that shapes a prepared split; see Source for what is known about it."""
+    kind = type(source)
+    facts = {
+        "format": [FORMAT, FILTER, split, size, channels, str(data_dir.resolve())],
+        "source": [kind.__module__, kind.__qualname__, code_of(kind), vars(source)],
+        "files": [file_facts(path) for path in source.files(split, data_dir)] if hasattr(source, "files") else None,
+    }
+    text = json.dumps(facts, sort_keys=True, default=content_of)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_of(value: object) -> str:
+    """A digest of an argument that is no plain value; only its type where there is none (a lock, a file)."""
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except Exception:  # objects raise what they like
+        return str(type(value))
+
+
+def code_of(kind: type) -> str:
+    """The source code of a class's module, or nothing where there is none to read (a notebook, a compiled module)."""
+    try:
+        return Path(inspect.getfile(kind)).read_text()
+    except (OSError, TypeError, ValueError):
+        return ""
+
+
+def file_facts(path: Path) -> tuple[str, int, int]:
+    stat = path.stat()
+    return str(path.absolute()), stat.st_size, stat.st_mtime_ns
+
+
+def checked(items: Items, what: str) -> Items:
+    """The items, when they are whole. Raises UserError otherwise: sources may be a user's own code."""
+    counts = {"images": len(items.images), "labels": len(items.labels)}
+    if items.paths is not None:
+        counts["paths"] = len(items.paths)
+    if len(set(counts.values())) > 1:
+        raise UserError(f"{what}: its source gives {counts}: these numbers must be equal")
+    if not counts["images"]:
+        raise UserError(f"{what}: holds no images")
+    return items
+
+
+def load_entry(folder: Path) -> Prepared | None:
+    """A prepared split from its folder; None when it is not there or not whole, so that it is made again."""
+    try:
+        facts = json.loads((folder / "items.json").read_text())
+        images = np.load(folder / "images.npy", mmap_mode="c")  # "c": torch wants writable memory, the file stays
+        labels = np.load(folder / "labels.npy")
+    except (OSError, ValueError, EOFError):
+        return None
+    if list(images.shape) != facts["shape"] or len(labels) != len(images):
+        return None
+    return Prepared(as_tensor(folder, images), labels, facts["classes"], facts["paths"])
+
+
+def as_tensor(folder: Path, images: np.ndarray) -> torch.Tensor:
+    """Large arrays stay mapped. Small ones are read, once: train and the val cut from it share one entry."""
+    if images.nbytes > IN_MEMORY:
+        return torch.from_numpy(images)
+    if (tensor := small_entries.get(folder)) is None:
+        tensor = small_entries[folder] = torch.from_numpy(np.array(images))
+    return tensor
+
+
+def write_entry(items: Items, folder: Path, *, what: str, size: int, channels: int, num_workers: int) -> None:
+    """Prepare all images into `folder`: 8 bits each, unless one of them has more."""
+    partial = folder.with_name(f".partial-{folder.name}")
+    for leftover in (partial, folder):  # of a process that was killed; an entry that is not whole
+        shutil.rmtree(leftover, ignore_errors=True)
+    log.info("preparing %s: %d images of %d px", what, len(items.images), size)
+    try:
+        partial.mkdir(parents=True)
+        chunks = Chunks(items, what, size, channels)
+        if not write_images(partial, chunks, np.dtype(np.uint8), num_workers):
+            write_images(partial, chunks, np.dtype(np.uint16), num_workers)
+        np.save(partial / "labels.npy", np.asarray(items.labels, dtype=np.int64))
+        paths = None if items.paths is None else [str(path) for path in items.paths]
+        shape = [len(items.images), channels, size, size]
+        facts = {"shape": shape, "classes": [str(name) for name in items.classes], "paths": paths}
+        (partial / "items.json").write_text(json.dumps(facts))
+        partial.rename(folder)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise UserError(f"{what}: {folder.parent} cannot be written ({error.strerror}): set data_dir") from None
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_images(folder: Path, chunks: Chunks, dtype: np.dtype, num_workers: int) -> bool:
+    """Write `images.npy`, chunk by chunk in order; False when an image has more bits than `dtype`.
+
+    Written as a file and not through a memory map, for which a full disk is no exception but the process's end.
+    """
+    check_room(folder, chunks, dtype)
+    failures: list[tuple[str, str]] = []
+    cropped = 0
+    with (folder / "images.npy").open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": chunks.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in watched(chunks, num_workers):
+            failures += chunk.failures
+            cropped += chunk.cropped
+            if any(part.dtype.itemsize > dtype.itemsize for part in chunk.parts):
+                return False
+            for part in chunk.parts:
+                file.write((part if part.dtype == dtype else part.astype(dtype) * 257).tobytes())  # 255·257 = 65535
+    if failures:
+        (first, reason), others = failures[0], len(failures) - 1
+        more = f", and so are {others} more of its {len(chunks.items.images)} images" if others else ""
+        raise UserError(f"{chunks.what}: {first} is unreadable ({reason}){more}: remove or replace them")
+    if cropped:
+        log.info("%s: %d images are not square; of these, the centred square is used", chunks.what, cropped)
+    return True
+
+
+def check_room(folder: Path, chunks: Chunks, dtype: np.dtype) -> None:
+    needed = int(np.prod(chunks.shape)) * dtype.itemsize
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{chunks.what}: preparing it needs {needed / 1e9:.1f} GB in {folder.parent}, where {free / 1e9:.1f} GB "
+            "are free: set data_dir to another disk, or a smaller size"
+        )
+
+
+@dataclass
+class Chunk:
+    """Prepared images (parts, in order), how many of them were not square, and (image, reason) of the unreadable."""
+
+    parts: list[np.ndarray]
+    cropped: int
+    failures: list[tuple[str, str]]
+
+
+class Chunks(Dataset):
+    """The images of a split, prepared CHUNK by CHUNK: always the same chunks, whatever the number of workers."""
+
+    def __init__(self, items: Items, what: str, size: int, channels: int) -> None:
+        self.items = items
+        self.what = what
+        self.size = size
+        self.channels = channels
+        self.shape = (len(items.images), channels, size, size)
+
+    def __len__(self) -> int:
+        return -(-len(self.items.images) // CHUNK)
+
+    def __getitem__(self, number: int) -> Chunk:
+        chunk = Chunk([], 0, [])
+
+        def arrays() -> Iterator[np.ndarray]:
+            for index in range(number * CHUNK, min((number + 1) * CHUNK, len(self.items.images))):
+                try:
+                    array = to_array(self.items.images[index], self.size)
+                except Exception as error:  # Pillow's readers raise almost anything for a broken file
+                    chunk.failures.append((self.name_of(index), one_line(error)))
+                else:
+                    chunk.cropped += array.shape[0] != array.shape[1]
+                    yield array
+
+        chunk.parts = list(resized(arrays(), self.size, self.channels))
+        return chunk
+
+    def name_of(self, index: int) -> str:
+        return self.items.paths[index] if self.items.paths is not None else f"image {index}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception, or its kind where it has none, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def watched(chunks: Chunks, num_workers: int) -> Iterator[Chunk]:
+    """All chunks in order, with a progress bar on a terminal."""
+    loader: Any = DataLoader(
+        chunks, batch_size=None, collate_fn=unchanged, num_workers=num_workers, generator=torch.Generator()
+    )
+    if not sys.stderr.isatty():
+        yield from loader
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(loader, f"preparing {chunks.what}", total=len(chunks), console=console, transient=True)
+
+
+def unchanged(chunk: Any) -> Any:
+    """In place of a loader's own collation, which makes tensors in shared memory; chunks travel through a pipe."""
+    return chunk

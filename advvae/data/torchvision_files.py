@@ -1,0 +1,76 @@
+"""The files behind torchvision's classes, read off the classes' own tables of addresses, names and checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from advvae.data.download import OfficialFile
+
+BUILDS_ON_ITS_FILES = ("ImageNet", "Places365")  # classes whose download skips what is already unpacked
+
+
+def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFile]:
+    """What a split is published as, with paths under the class's root; nothing for classes not listed here."""
+    from torchvision import datasets
+    from torchvision.datasets.imagenet import ARCHIVE_META
+
+    cls: Any = kind
+    if issubclass(kind, datasets.MNIST):
+        return [OfficialFile(cls.mirrors[0] + file, f"{kind.__name__}/raw/{file}", md5) for file, md5 in cls.resources]
+    if issubclass(kind, datasets.CIFAR10):
+        return [OfficialFile(cls.url, cls.filename, cls.tgz_md5)]
+    if issubclass(kind, datasets.SVHN):
+        return [OfficialFile(*cls.split_list[arguments["split"]])]
+    if issubclass(kind, datasets.DTD):
+        return [OfficialFile(cls._URL, f"dtd/{Path(cls._URL).name}", cls._MD5)]
+    if issubclass(kind, datasets.Places365):
+        files = [cls._DEVKIT_META["standard"], cls._IMAGES_META[arguments["split"], arguments["small"]]]
+        return [OfficialFile(urljoin(cls._BASE_URL, file), file, md5) for file, md5 in files]
+    if issubclass(kind, datasets.CelebA):
+        page = "https://drive.google.com/file/d"
+        return [OfficialFile(f"{page}/{key}", f"{cls.base_folder}/{file}", md5) for key, md5, file in cls.file_list]
+    if issubclass(kind, datasets.ImageNet):
+        page = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php (with your own account)"
+        return [OfficialFile(page, *ARCHIVE_META[part]) for part in ("devkit", arguments["split"])]
+    return []
+
+
+def checked_files_of(kind: type) -> Sequence[OfficialFile]:
+    """Unpacked files that have a checksum of their own, with paths under the class's root."""
+    from torchvision import datasets
+
+    cls: Any = kind
+    if issubclass(kind, datasets.CIFAR10):
+        files = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
+        return [OfficialFile(cls.url, f"{cls.base_folder}/{file}", md5) for file, md5 in files]
+    if issubclass(kind, datasets.Places365):
+        files = [cls._CATEGORIES_META, *cls._FILE_LIST_META.values()]
+        return [OfficialFile(cls._BASE_URL, file, md5) for file, md5 in files]
+    return []
+
+
+def broken_idx_file(paths: Sequence[Path]) -> Path | None:
+    """The first of MNIST's unpacked files, which have no checksum, that does not hold what its header says."""
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    for path in paths:
+        if path.name.endswith("-ubyte"):
+            try:
+                read_sn3_pascalvincent_tensor(str(path))
+            except Exception:  # short, long, empty or of another kind: each fails in its own way
+                return path
+    return None
+
+
+def unpack_celeba(folder: Path) -> None:
+    """Unpack CelebA's images where a user has put the archive: torchvision wants gdown even then."""
+    from torchvision.datasets import CelebA
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
+    for _, md5, file in CelebA.file_list:
+        archive = folder / CelebA.base_folder / file
+        if archive.suffix == ".zip" and check_integrity(archive, md5):
+            extract_archive(archive, archive.parent)

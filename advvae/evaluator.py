@@ -1,0 +1,139 @@
+"""Measuring trained networks: `mode=test`, and the validation of a training run."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from advvae.data import Split
+from advvae.errors import UserError
+from advvae.figures import reconstruction_grid
+from advvae.losses import Objective, kl_divergence, mean_squared_error, ssim
+from advvae.models import AdversarialVAE
+from advvae.models.adversarial_vae import sample_prior
+
+Device = torch.device | str
+SAMPLES_SEED = 0  # of the prior samples that validation shows the discriminator: the same ones after every epoch
+EXACT = 1e-10  # mean squared error in [0, 1] range below which a reconstruction counts as perfect: PSNR 100 dB
+
+
+@contextmanager
+def evaluation(networks: AdversarialVAE, device: Device) -> Iterator[None]:
+    """Networks as they are evaluated: running statistics that stay as they are, no gradients, full float32.
+
+    Every module's mode and the precision settings are put back afterwards.
+    """
+    modes = {module: module.training for module in networks.modules()}
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    networks.eval()
+    # TF32 rounds products to 10 bits, each kernel in its own way: scores would change with the batch size.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+        for module, training in modes.items():
+            module.training = training
+
+
+def evaluate(
+    networks: AdversarialVAE,
+    objective: Objective,
+    split: Split,
+    *,
+    batch_size: int,
+    device: Device,
+    folder: Path,
+    num_workers: int = 0,
+) -> dict[str, float]:
+    """`mode=test`: how well the posterior mean's decoding resembles each image; draws `reconstructions.png`.
+
+    Returns:
+        `n` images; means over them: `loss` (recon + kld_weight·KL, as `val_loss`), `mse` in [-1, 1], `psnr` in dB and
+        `ssim` in [0, 1] range, `kld` in nats.
+
+    Raises:
+        UserError: there is no encoder and decoder.
+    """
+    if not networks.has_vae:
+        raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
+    measured: dict[str, list[Tensor]] = defaultdict(list)
+    with evaluation(networks, device):
+        for images in split.batches(batch_size, device, num_workers=num_workers):
+            terms, reconstruction = _vae_terms(networks, objective, images)
+            terms |= {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
+            for name, values in terms.items():
+                measured[name].append(values)
+    draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
+    means = _means(measured)
+    return {"n": len(split), **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
+
+
+def validate(
+    networks: AdversarialVAE,
+    objective: Objective,
+    split: Split,
+    *,
+    batch_size: int,
+    device: Device,
+    num_workers: int = 0,
+) -> dict[str, float]:
+    """The figures of merit after an epoch: means over the images of `split`, at the posterior mean.
+
+    Returns:
+        `val_loss` (recon + kld_weight·KL: no adversarial term, so it compares across their weights), `val_mse` in
+        [-1, 1], `val_kld` in nats. With a discriminator also its `accuracy_real`, `accuracy_reconstruction` and
+        `accuracy_sample`: the share of logits on the right side of 0, as many fixed prior samples as images.
+    """
+    measured: dict[str, list[Tensor]] = defaultdict(list)
+    latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))
+    done = 0
+    with evaluation(networks, device):
+        for images in split.batches(batch_size, device, num_workers=num_workers):
+            terms, reconstruction = _vae_terms(networks, objective, images)
+            for name, values in terms.items():
+                measured[f"val_{name}"].append(values)
+            if networks.discriminator is not None:
+                sample = networks.decode(latents[done : done + len(images)].to(device))
+                measured["accuracy_real"].append(networks.discriminate(images) > 0)
+                measured["accuracy_reconstruction"].append(networks.discriminate(reconstruction) <= 0)
+                measured["accuracy_sample"].append(networks.discriminate(sample) <= 0)
+            done += len(images)
+    return _means(measured)
+
+
+def draw_reconstructions(
+    networks: AdversarialVAE, split: Split, path: Path, *, device: Device, count: int = 16
+) -> None:
+    """Draw `count` images, spread evenly over `split`, above their reconstructions at the posterior mean."""
+    positions = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
+    images = torch.cat(list(split.subset(positions).batches(count, device)))
+    with evaluation(networks, device):
+        reconstruction_grid(images, networks.reconstruct(images), path)
+
+
+def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB of images given in [-1, 1], taken in [0, 1] range.
+
+    A perfect reconstruction, whose ratio is infinite, counts as 100 dB, so that the mean over images stays finite.
+    """
+    unit_range_error = mean_squared_error(images, reconstructions) / 4
+    return -10 * unit_range_error.clamp_min(EXACT).log10()
+
+
+def _vae_terms(networks: AdversarialVAE, objective: Objective, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """`loss`, `mse` and `kld` of each image (B,), and the reconstructions (B, C, H, W), at the posterior mean."""
+    mean, logvar = networks.encode(images)
+    reconstruction = networks.decode(mean)
+    kld = kl_divergence(mean, logvar)
+    loss = objective.reconstruction_loss(images, reconstruction) + objective.kld_weight * kld
+    return {"loss": loss, "mse": mean_squared_error(images, reconstruction), "kld": kld}, reconstruction
+
+
+def _means(measured: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Means over images in float64, on the CPU: not every device has float64."""
+    return {name: torch.cat(parts).cpu().double().mean().item() for name, parts in measured.items()}

@@ -1,0 +1,21 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; at the end of the block the new file takes the place of `path` at once.
+
+    An error inside the block leaves `path` as it was, and nothing else. The folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")  # two processes never share one
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""The two-player game, one step of it: the VAE's turn, then the discriminator's on the same images."""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from advvae import losses
+from advvae.losses import Objective
+from advvae.models import AdversarialVAE
+from advvae.models.adversarial_vae import sample_prior
+
+logger = logging.getLogger(__name__)
+
+TERMS = ("vae_loss", "recon", "kld", "adversarial_reconstruction", "adversarial_sample", "discriminator_loss")
+AUTO_GAIN = 1.1  # how much faster bfloat16 must be for precision=auto to choose it
+
+
+@dataclass
+class Players:
+    """The networks and the optimiser of each player; a plain VAE plays alone."""
+
+    networks: AdversarialVAE
+    vae_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer | None
+
+
+def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:
+    """Networks on the device, each player with its own Adam, all parameters frozen until their player's turn."""
+    networks.to(device).to(memory_format=torch.channels_last).train().requires_grad_(False)
+    fused = device.type in ("cpu", "cuda")
+    vae_optimizer = torch.optim.Adam(networks.vae_parameters(), lr=lr, fused=fused)
+    if networks.discriminator is None:
+        return Players(networks, vae_optimizer, None)
+    return Players(networks, vae_optimizer, torch.optim.Adam(networks.discriminator_parameters(), lr=lr, fused=fused))
+
+
+def play_step(
+    players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
+) -> Tensor:
+    """One step of each player on the same images.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1].
+        noise: ε of the posterior and z of the prior, each (B, latent_dim).
+
+    Returns:
+        (6,): the batch means of `TERMS`, unweighted but for `vae_loss`; 0 for a term that is not computed.
+    """
+    reconstruction, sample, vae_terms = _vae_step(players, objective, images, noise, precision)
+    if players.discriminator_optimizer is None or sample is None:
+        return torch.stack([*vae_terms, vae_terms[0].new_zeros(())])
+    discriminator_term = _discriminator_step(players, images, reconstruction, sample, precision)
+    return torch.stack([*vae_terms, discriminator_term])
+
+
+def _vae_step(
+    players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The VAE's turn: the discriminator only passes gradients on. A term of weight 0 skips its pass through it."""
+    networks = players.networks
+    with _turn(players.vae_optimizer):
+        with _autocast(images.device, precision):
+            mean, logvar = networks.encode(images)
+            reconstruction = networks.decode(mean + torch.exp(0.5 * logvar) * noise[0])
+            sample = None
+            if networks.discriminator is not None:
+                with torch.set_grad_enabled(objective.gen_weight > 0):
+                    sample = networks.decode(noise[1])
+            fooled_by_reconstruction = fooled_by_sample = images.new_zeros(())
+            with own_batch_statistics(networks.discriminator):
+                if objective.recon_weight > 0:
+                    fooled_by_reconstruction = losses.adversarial_loss(networks.discriminate(reconstruction)).mean()
+                if objective.gen_weight > 0:
+                    assert sample is not None
+                    fooled_by_sample = losses.adversarial_loss(networks.discriminate(sample)).mean()
+        recon = objective.reconstruction_loss(images, reconstruction).mean()
+        kld = losses.kl_divergence(mean, logvar).mean()
+        loss = recon + objective.kld_weight * kld
+        if objective.recon_weight > 0:
+            loss = loss + objective.recon_weight * fooled_by_reconstruction
+        if objective.gen_weight > 0:
+            loss = loss + objective.gen_weight * fooled_by_sample
+        loss.backward()
+    terms = [term.detach() for term in (loss, recon, kld, fooled_by_reconstruction, fooled_by_sample)]
+    return reconstruction.detach(), None if sample is None else sample.detach(), terms
+
+
+def _discriminator_step(
+    players: Players, images: Tensor, reconstruction: Tensor, sample: Tensor, precision: str
+) -> Tensor:
+    """The discriminator's turn. Its running statistics move with the real images alone."""
+    networks = players.networks
+    assert players.discriminator_optimizer is not None
+    with _turn(players.discriminator_optimizer):
+        with _autocast(images.device, precision):
+            real_logits = networks.discriminate(images)
+            with own_batch_statistics(networks.discriminator):
+                reconstruction_logits = networks.discriminate(reconstruction)
+                sample_logits = networks.discriminate(sample)
+        loss = losses.discriminator_loss(real_logits, reconstruction_logits, sample_logits).mean()
+        loss.backward()
+    return loss.detach()
+
+
+@contextmanager
+def _turn(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """One player's turn: its parameters alone are trainable, and at the end it takes its step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    yield
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+@contextmanager
+def own_batch_statistics(network: nn.Module | None) -> Iterator[None]:
+    """Passes in here are normalised by their own batch and leave the running statistics as they are."""
+    layers = [] if network is None else [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    tracked = [layer.track_running_stats for layer in layers]
+    try:
+        for layer in layers:
+            layer.track_running_stats = False
+        yield
+    finally:
+        for layer, was_tracked in zip(layers, tracked, strict=True):
+            layer.track_running_stats = was_tracked
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def choose_precision(
+    networks: AdversarialVAE, objective: Objective, images: Tensor, lr: float, device: torch.device
+) -> str:
+    """`precision=auto`: bf16 if a trial on copies of the networks runs at least 10 % faster in it, else 32."""
+    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return "32"
+    generator = torch.Generator().manual_seed(0)
+    noise = draw_noise(len(images), networks.latent_dim, generator, device)
+    seconds: dict[str, list[float]] = {"32": [], "bf16": []}
+    players = {precision: make_players(deepcopy(networks), lr, device) for precision in seconds}
+    for trial in range(4):  # interleaved; the first of each warms up
+        for precision in seconds:
+            started = time.perf_counter()
+            play_step(players[precision], objective, images, noise, precision).tolist()  # waits for the device
+            if trial > 0:
+                seconds[precision].append(time.perf_counter() - started)
+    gain = statistics.median(seconds["32"]) / statistics.median(seconds["bf16"])
+    chosen = "bf16" if gain >= AUTO_GAIN else "32"
+    logger.info(f"precision {chosen}: in a trial, a step in bf16 was {gain:.2f} times as fast as in 32")
+    return chosen
+
+
+def draw_noise(n: int, latent_dim: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """ε of the posterior and z of the prior, each (n, latent_dim)."""
+    return sample_prior(n, latent_dim, generator, device), sample_prior(n, latent_dim, generator, device)
+
+
+def terms_played(players: Players, objective: Objective) -> list[str]:
+    """Those of `TERMS` that are part of this game."""
+    absent = set()
+    if objective.recon_weight == 0:
+        absent.add("adversarial_reconstruction")
+    if objective.gen_weight == 0:
+        absent.add("adversarial_sample")
+    if players.discriminator_optimizer is None:
+        absent.add("discriminator_loss")
+    return [term for term in TERMS if term not in absent]

@@ -1,0 +1,328 @@
+"""What each mode does: from a settled config to networks, data, and the verb that works on them."""
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advvae.config import Config
+from advvae.errors import UserError
+from advvae.runs import Run
+from advvae.settle import Settled
+
+if TYPE_CHECKING:
+    import torch
+
+    from advvae.checkpoint import Checkpoint
+    from advvae.data import Split
+    from advvae.losses import Objective
+    from advvae.models import AdversarialVAE
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """A run under way: what was settled, and the folder that it fills."""
+
+    config: Config
+    run: Run
+    checkpoint: "Checkpoint | None"
+    discriminator: "Checkpoint | None"
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    def seconds(self) -> float:
+        """Since the job began."""
+        return time.monotonic() - self.started
+
+    @cached_property
+    def device(self) -> "torch.device":
+        return select_device(self.config.device)
+
+    @cached_property
+    def objective(self) -> "Objective":
+        from advvae.losses import Objective
+
+        config = self.config
+        return Objective(build("loss", config.loss), config.kld_weight, config.recon_weight, config.gen_weight)
+
+    @cached_property
+    def source(self) -> Any:
+        return build_source("dataset", self.config.dataset)
+
+    def split(self, name: str) -> "Split":
+        """A split of the dataset."""
+        return self._load("dataset", self.source, name)
+
+    def outliers(self) -> "Split":
+        """The outlier set's test split, brought to the network's size and channels."""
+        return self._load("out_dataset", build_source("out_dataset", self.config.out_dataset), "test")
+
+    def _load(self, group: str, source: Any, split: str) -> "Split":
+        from advvae.data import load_split
+
+        config = self.config
+        node = getattr(config, group)
+        assert config.size is not None
+        return load_split(
+            source,
+            split,
+            name=node["name"],
+            size=config.size,
+            channels=config.dataset["channels"],
+            data_dir=Path(config.data_dir),
+            keep_classes=node["keep_classes"],
+            drop_classes=node["drop_classes"],
+            num_workers=config.num_workers,
+        )
+
+
+def open_job(settled: Settled, run: Run) -> Job:
+    """Prepare a run: what was taken is said and written, seeds are set."""
+    import torch
+
+    config = settled.config
+    job = Job(config, run, settled.checkpoint, settled.discriminator)
+    select_device(config.device)  # a device that is not there is told before any work
+    run.add_overrides(settled.taken())
+    for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
+        if loaded:
+            logger.info(f"{role}: {loaded.path}")
+    run.write_config(config, checksums(settled))
+    torch.manual_seed(config.seed)
+    if config.deterministic:
+        import os
+
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic with a fixed workspace only
+    torch.use_deterministic_algorithms(config.deterministic)
+    return job
+
+
+def checksums(settled: Settled) -> dict[str, str]:
+    """SHA-256 of the files that were loaded."""
+    from advvae.checkpoint import sha256
+
+    loaded = {"checkpoint_sha256": settled.checkpoint, "discriminator_checkpoint_sha256": settled.discriminator}
+    return {name: sha256(file.path) for name, file in loaded.items() if file}
+
+
+def train(job: Job) -> dict[str, Any]:
+    """`mode=train`: a new run, or one that goes on."""
+    from advvae import trainer
+    from advvae.checkpoint import read_checkpoint
+    from advvae.data import infer_channels
+    from advvae.game import choose_precision
+    from advvae.tracking import open_tracker
+
+    config = job.config
+    if config.dataset["channels"] is None:
+        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir))
+    train_split, (select_split, _) = job.split("train"), job.split("val").halves()
+    networks = build_networks(config)
+    if config.precision == "auto":
+        images = next(iter(train_split.batches(config.batch_size, job.device)))
+        precision = choose_precision(networks, job.objective, images, config.lr, job.device)
+        config = replace(config, precision=precision)
+        job.run.add_overrides([f"precision={precision}"])
+    job.config = config
+    job.run.write_config(config)
+    resumed = job.checkpoint
+    tracker = open_tracker(
+        config.tracker,
+        folder=job.folder,
+        config=vars(config),
+        run_name=f"{config.dataset['name']}-{job.folder.name}",
+        images_allowed=not getattr(job.source, "private", False),
+        run_id=resumed.training.tracker_run_id if resumed and resumed.training else None,
+    )
+    with tracker as open_run:
+        metrics = trainer.train(
+            config,
+            networks,
+            job.objective,
+            train_split,
+            select_split,
+            folder=job.folder,
+            device=job.device,
+            tracker=open_run,
+            resumed=resumed,
+        )
+    job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
+    return metrics
+
+
+def test(job: Job) -> dict[str, Any]:
+    """`mode=test`: reconstruction metrics on the test split."""
+    from advvae.evaluator import evaluate
+
+    networks, config = trained_networks(job), job.config
+    return evaluate(
+        networks,
+        job.objective,
+        job.split("test"),
+        batch_size=config.batch_size,
+        device=job.device,
+        folder=job.folder,
+        num_workers=config.num_workers,
+    )
+
+
+def sample(job: Job) -> dict[str, Any]:
+    """`mode=sample`: images from the prior."""
+    from advvae.sampler import sample as draw
+
+    config = job.config
+    return draw(
+        trained_networks(job),
+        num_samples=config.num_samples,
+        seed=config.seed,
+        device=job.device,
+        folder=job.folder,
+        batch_size=config.batch_size,
+    )
+
+
+def outlier(job: Job) -> dict[str, Any]:
+    """`mode=outlier`: the test split against the outlier set's."""
+    from advvae.outlier.detector import find_outliers
+    from advvae.outlier.scores import named_scores, usable_scores
+
+    config, networks = job.config, trained_networks(job)
+    items = [item if isinstance(item, str) else build("scores", item) for item in config.scores]
+    scores, left_out = usable_scores(named_scores(items), networks)
+    for name, reason in left_out.items():
+        logger.info(f"score {name} is left out: {reason}")
+    return find_outliers(
+        networks,
+        job.objective,
+        job.split("test"),
+        job.outliers(),
+        scores=scores,
+        batch_size=config.batch_size,
+        device=job.device,
+        folder=job.folder,
+        num_workers=config.num_workers,
+    )
+
+
+def trained_networks(job: Job) -> "AdversarialVAE":
+    """The networks with the weights that were loaded; a part that no file has is None."""
+    import torch
+
+    from advvae.models import AdversarialVAE
+
+    networks = AdversarialVAE(None, None, None, 0)
+    if job.checkpoint:
+        networks = build_networks(job.config)
+        for part in ("encoder", "decoder", "discriminator"):
+            if part not in job.checkpoint.parts:
+                setattr(networks, part, None)
+        job.checkpoint.restore(networks)
+    if job.discriminator:
+        shapes = job.discriminator.config
+        own = {name: shapes[name] for name in ("hidden_dims", "model") if name in shapes}
+        networks.discriminator = build_networks(replace(job.config, **own, train_discriminator=True)).discriminator
+        job.discriminator.restore(networks, parts=("discriminator",))
+    return networks.to(job.device).to(memory_format=torch.channels_last)
+
+
+def build_networks(config: Config) -> "AdversarialVAE":
+    """The networks that `model` names, with fresh weights drawn from the seed."""
+    networks = build(
+        "model",
+        config.model,
+        channels=config.dataset["channels"],
+        size=config.size,
+        latent_dim=config.latent_dim,
+        hidden_dims=config.hidden_dims,
+    )
+    if not config.train_discriminator:
+        networks.discriminator = None
+    return networks
+
+
+def build_source(group: str, node: dict[str, Any]) -> Any:
+    """The source of images that a dataset names."""
+    own = {k: v for k, v in node.items() if k not in ("size", "channels", "keep_classes", "drop_classes")}
+    return build(group, own)
+
+
+def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
+    """Call what `_target_` names.
+
+    Raises:
+        UserError: there is no such thing, or it refuses its arguments.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        own = {name: value for name, value in node.items() if name != "name"}
+        return instantiate(own, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        cause = error.__cause__ or error
+        raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None
+
+
+def select_device(name: str) -> "torch.device":
+    """The device that `device` names; auto = the first GPU, else the CPU.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not available here ({reason}): use device=cpu or device=auto") from None
+    return device
+
+
+def objective(config: Config, metrics: dict[str, Any]) -> float | None:
+    """What the job returns to a sweeper: `val_loss`, or the metric that `objective` names.
+
+    Raises:
+        UserError: the job measured no such metric.
+    """
+    if config.objective is None:
+        return metrics.get("val_loss")
+    value: Any = metrics
+    for name in config.objective.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, int | float):
+        raise UserError(f"objective={config.objective} was not measured; there is {', '.join(flat(metrics))}")
+    return float(value)
+
+
+def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested metrics under dotted names."""
+    named: dict[str, Any] = {}
+    for name, value in metrics.items():
+        named |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return named
+
+
+def report(job: Job, metrics: dict[str, Any]) -> None:
+    """The short table that every run ends with, and where its files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
+    for name, value in flat(metrics).items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console = Console()
+    console.print(table)
+    logger.info(f"run folder: {job.folder}")

@@ -1,0 +1,6 @@
+"""The networks of an adversarial variational autoencoder."""
+
+from advvae.models.adversarial_vae import AdversarialVAE
+from advvae.models.conv import conv_networks
+
+__all__ = ["AdversarialVAE", "conv_networks"]

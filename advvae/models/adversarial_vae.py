@@ -1,0 +1,68 @@
+"""The three networks of the game, whatever they are made of."""
+
+import torch
+from torch import Tensor, nn
+
+
+class AdversarialVAE(nn.Module):
+    """An encoder, a decoder and a discriminator that were trained, or are to be trained, together.
+
+    A part that is not there is None: the discriminator of a plain VAE, or encoder and decoder where only a
+    discriminator was found.
+
+    Args:
+        encoder: images (B, C, H, W) in [-1, 1] -> mean and log-variance of q(z given x), each (B, latent_dim).
+        decoder: z (B, latent_dim) -> images (B, C, H, W) in [-1, 1].
+        discriminator: images (B, C, H, W) in [-1, 1] -> logits (B,), larger = more real.
+        latent_dim: size of z; 0 without an encoder and decoder.
+    """
+
+    def __init__(
+        self, encoder: nn.Module | None, decoder: nn.Module | None, discriminator: nn.Module | None, latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.discriminator = discriminator
+        self.latent_dim = latent_dim
+
+    @property
+    def has_vae(self) -> bool:
+        """Whether images can be reconstructed and sampled."""
+        return self.encoder is not None and self.decoder is not None
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z given x), each (B, latent_dim)."""
+        assert self.encoder is not None
+        mean, logvar = self.encoder(images)
+        return mean, logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] of latents (B, latent_dim)."""
+        assert self.decoder is not None
+        return self.decoder(z)
+
+    def discriminate(self, images: Tensor) -> Tensor:
+        """Logits (B,), larger = more real."""
+        assert self.discriminator is not None
+        return self.discriminator(images)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """decoder(μ): the reconstruction at the posterior mean, free of noise."""
+        return self.decode(self.encode(images)[0])
+
+    def vae_parameters(self) -> list[nn.Parameter]:
+        """What the VAE's optimiser moves: encoder and decoder."""
+        assert self.encoder is not None
+        assert self.decoder is not None
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        """What the discriminator's optimiser moves."""
+        assert self.discriminator is not None
+        return list(self.discriminator.parameters())
+
+
+def sample_prior(n: int, latent_dim: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """z ~ N(0, I), (n, latent_dim). Drawn on the CPU, so that a seed gives the same latents on every device."""
+    return torch.randn(n, latent_dim, generator=generator).to(device, non_blocking=True)

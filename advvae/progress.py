@@ -1,0 +1,69 @@
+"""What long work shows: a bar on a terminal, lines elsewhere. Imports nothing heavy: Hydra's logging loads it."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log lines to whatever standard output is at that moment, so that they stand above a progress bar."""
+
+    def __init__(
+        self, stream: None = None
+    ) -> None:  # Hydra's default handler has a stream; this one follows sys.stdout
+        super().__init__()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), flush=True)
+        except BrokenPipeError:  # the reader, such as head, has left
+            self.handleError(record)
+
+
+class Bar:
+    """A progress bar over all images of a training; without a terminal it does nothing."""
+
+    def __init__(self, progress: Any = None, task: Any = None) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, n_images: int) -> None:
+        """Count images that were trained on."""
+        if self._progress is not None:
+            self._progress.advance(self._task, n_images)
+
+    def describe(self, epoch: int, losses: str) -> None:
+        """Show the epoch and its losses so far."""
+        if self._progress is not None:
+            self._progress.update(self._task, epoch=epoch, losses=losses)
+
+
+@contextmanager
+def training_bar(n_epochs: int, n_images: int, done: int) -> Iterator[Bar]:
+    """A bar with epoch, losses, images/s and time left; `done` of the `n_epochs` of `n_images` are over."""
+    if not sys.stdout.isatty():
+        yield Bar()
+        return
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Images per second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f} images/s")
+
+    columns = (
+        TextColumn(f"epoch {{task.fields[epoch]}}/{n_epochs}"),
+        BarColumn(),
+        TextColumn("{task.fields[losses]}"),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task(
+            "train", total=n_epochs * n_images, completed=done * n_images, epoch=done + 1, losses=""
+        )
+        yield Bar(progress, task)

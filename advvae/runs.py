@@ -1,0 +1,179 @@
+"""Run folders: where a run lives, how it is found again, and what is left of it when it fails."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from advvae.config import Config
+from advvae.errors import UserError
+from advvae.files import replacing
+
+LOCK = ".lock"
+
+
+class Run:
+    """An open run folder. `config.yaml`, `.hydra/overrides.yaml` and `metrics.json` are written here alone."""
+
+    def __init__(self, folder: Path, overrides: list[str], resumed: bool) -> None:
+        self.folder = folder
+        self.overrides = overrides
+        self.resumed = resumed
+        if not resumed:
+            self.add_overrides([])
+        self._write_metrics({"status": "running"})
+
+    def write_config(self, config: Config, checksums: Mapping[str, str] | None = None) -> None:
+        """Write the resolved config, with all that was decided, and the SHA-256 of the files that were loaded."""
+        content = {**asdict(config), **(checksums or {})}
+        _write(self.folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def add_overrides(self, taken: list[str]) -> None:
+        """Append what was taken to what was typed, so that a replay takes the same. A resumed run keeps its own."""
+        if self.resumed:
+            return
+        self.overrides = [*self.overrides, *taken]
+        _write(self.folder / ".hydra" / "overrides.yaml", yaml.safe_dump(self.overrides, allow_unicode=True))
+
+    def finish(self, metrics: dict[str, Any], seconds: float) -> None:
+        """Write the metrics of a run that came to its end."""
+        self._write_metrics({"status": "finished", "seconds": round(seconds, 3), **metrics})
+
+    def fail(self, status: str, error: str, seconds: float) -> None:
+        """Write why a run did not come to its end."""
+        self._write_metrics({"status": status, "error": error, "seconds": round(seconds, 3)})
+
+    def has_results(self) -> bool:
+        """Whether anything stands in the folder that the run was opened for."""
+        opened = {"config.yaml", ".hydra", "metrics.json", "advvae.log", LOCK}
+        return any(entry.name not in opened for entry in self.folder.iterdir())
+
+    def _write_metrics(self, metrics: dict[str, Any]) -> None:
+        _write(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+
+@contextmanager
+def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: bool) -> Iterator[Run]:
+    """Hold the folder for one run, and leave it in order whatever happens.
+
+    A new folder that an error leaves without any result is removed, unless `keep_failed` (a sweep's job).
+
+    Raises:
+        UserError: another process holds the folder, or it cannot be written.
+    """
+    resumed = (folder / ".hydra" / "overrides.yaml").is_file()
+    started = time.monotonic()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is at work in {folder}") from None
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder} (output_dir): {error.strerror}") from None
+    run = None
+    try:
+        run = Run(folder, overrides, resumed)
+        yield run
+    except BaseException as error:
+        if run is not None:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            run.fail(status, str(error) or type(error).__name__, time.monotonic() - started)
+            if not (keep_failed or resumed or run.has_results()):
+                remove_folder(folder, output_dir)
+        raise
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def new_folder(output_dir: str, mode: str, dataset: str) -> Path:
+    """A folder that no run has, named by the time."""
+    return Path(output_dir, mode, dataset, datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"))
+
+
+def remove_folder(folder: Path, output_dir: Path) -> None:
+    """Remove a run folder, and the folders above it, up to `output_dir`, that it leaves empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents:
+        inside = output_dir in (parent, *parent.parents) and parent != Path.cwd()
+        if not inside or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """A run's metrics.json; empty if there is none that can be read."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.yaml; empty if there is none that can be read."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def train_runs(output_dir: str, dataset: str) -> list[Path]:
+    """The train runs on a dataset, newest first; sweeps stand elsewhere."""
+    parent = Path(output_dir, "train", dataset)
+    return sorted((p for p in parent.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
+
+
+def newest_finished(output_dir: str, dataset: str) -> Path | None:
+    """The newest train run on a dataset that came to its end."""
+    runs = train_runs(output_dir, dataset)
+    return next((run for run in runs if read_metrics(run).get("status") == "finished"), None)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process is at work in this run folder."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def checkpoint_file(place: str, name: str) -> Path:
+    """The file that a folder or path means: a run folder's checkpoints/<name>.pt, a sweep's best job's, or the file.
+
+    Raises:
+        UserError: nothing is there, or the folder holds no such checkpoint.
+    """
+    path = Path(place).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if not path.exists():
+        raise UserError(f"no checkpoint at {path}")
+    if not (path / "checkpoints").is_dir() and any(path.glob("*/metrics.json")):
+        from advvae.sweep import best_job
+
+        path = best_job(path)
+    file = path / "checkpoints" / f"{name}.pt"
+    if not file.is_file():
+        raise UserError(f"{path} holds no checkpoints/{name}.pt: name the folder of a training run, or a .pt file")
+    return file.resolve()
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)

@@ -1,0 +1,233 @@
+"""Which value counts: the command line's, the loaded run's, or the default.
+
+In every mode but a fresh train, what describes the trained network and its data comes from the loaded run unless it is
+typed; the rest never does. On resume everything comes from the run but what is typed.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advvae import runs
+from advvae.config import Config, check, check_network, default_hidden_dims
+from advvae.errors import UserError
+
+if TYPE_CHECKING:
+    from advvae.checkpoint import Checkpoint
+
+NETWORK_KEYS = ("size", "latent_dim", "hidden_dims", "gen_weight", "recon_weight", "kld_weight", "train_discriminator")
+FIXED_KEYS = ("latent_dim", "hidden_dims", "size")  # a trained network has these for good
+NOT_RESUMED = ("resume", "output_dir", "tracker", "no_wandb", "device")  # the command line's, whatever the run had
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A config in which every value counts, and the checkpoints that it stands on."""
+
+    config: Config
+    checkpoint: "Checkpoint | None" = None
+    discriminator: "Checkpoint | None" = None
+
+    def taken(self) -> list[str]:
+        """Overrides that say explicitly what was taken."""
+        overrides = []
+        if self.config.mode != "train" and self.checkpoint:
+            overrides.append(f"checkpoint={_quoted(self.checkpoint.path)}")
+        if self.config.mode != "train" and self.discriminator:
+            overrides.append(f"discriminator_checkpoint={_quoted(self.discriminator.path)}")
+        return overrides
+
+
+def settle(config: Config, typed: set[str]) -> Settled:
+    """Find what is to be loaded, and let each value come from where it counts.
+
+    Args:
+        config: what Hydra composed.
+        typed: the keys and groups named on the command line, or by the experiment named there.
+
+    Raises:
+        UserError: a value that no run can have, that the trained network cannot have, or a checkpoint that is missing.
+    """
+    check(config)
+    if config.no_wandb:
+        config = replace(config, tracker={"name": "none"})
+    if config.deterministic:
+        config = replace(config, precision="32")
+    if config.mode == "train":
+        settled = _settle_resume(config, typed) if config.resume else None
+        return settled or Settled(_complete(config))
+    return _settle_use(config, typed)
+
+
+def _settle_use(config: Config, typed: set[str]) -> Settled:
+    """Settle a mode that loads a trained network."""
+    path = _checkpoint_path(config)
+    from advvae.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(path) if path else None
+    discriminator = None
+    if config.discriminator_checkpoint:
+        discriminator = read_checkpoint(runs.checkpoint_file(config.discriminator_checkpoint, "best"))
+        if "discriminator" not in discriminator.parts:
+            raise UserError(f"discriminator_checkpoint: {discriminator.path} holds no discriminator")
+    loaded = checkpoint or discriminator
+    assert loaded is not None
+    config = _complete(_with_run_values(config, loaded, typed))
+    if discriminator:
+        _check_same_images(config, discriminator)
+    if checkpoint and not discriminator and "encoder" not in checkpoint.parts and config.mode != "outlier":
+        raise UserError(
+            f"{checkpoint.path} holds a discriminator alone: mode={config.mode} needs an encoder and decoder"
+        )
+    config = replace(
+        config,
+        checkpoint=str(checkpoint.path) if checkpoint else None,
+        discriminator_checkpoint=str(discriminator.path) if discriminator else None,
+    )
+    return Settled(config, checkpoint, discriminator)
+
+
+def _checkpoint_path(config: Config) -> Path | None:
+    """The file to load; None = a discriminator alone will be scored."""
+    if config.checkpoint:
+        return runs.checkpoint_file(config.checkpoint, "best")
+    dataset = config.dataset["name"]
+    run = runs.newest_finished(config.output_dir, dataset)
+    if run:
+        return runs.checkpoint_file(str(run), "best")
+    if config.mode == "outlier" and config.discriminator_checkpoint:
+        return None
+    raise UserError(
+        f"no finished training run on {dataset} under {Path(config.output_dir, 'train', dataset)}: train one with "
+        f"'advvae mode=train dataset={dataset}', or name one with checkpoint="
+    )
+
+
+def _with_run_values(config: Config, loaded: "Checkpoint", typed: set[str]) -> Config:
+    """The config with the loaded run's values wherever nothing else was typed."""
+    run = dict(loaded.config)
+    if "dataset" not in run:  # a file of GenerativeZoo's: its tensors tell the shapes, the command line the rest
+        run["dataset"] = {**config.dataset, "channels": run.get("channels")}
+    values = {name: run[name] for name in NETWORK_KEYS if name in run and name not in typed}
+    for group in ("model", "loss"):
+        if group in run and group not in typed:
+            values[group] = {**run[group], **_typed_parts(config, group, typed)}
+    if "dataset" not in typed or config.dataset["name"] == run["dataset"]["name"]:
+        values["dataset"] = {**run["dataset"], **_typed_parts(config, "dataset", typed)}
+    elif config.dataset.get("channels") is None:
+        values["dataset"] = {**config.dataset, "channels": run["dataset"]["channels"]}
+    settled = replace(config, **values)
+    _check_fixed(settled, loaded, run)
+    return settled
+
+
+def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any]) -> None:
+    """Refuse a value that the trained network cannot have, naming both."""
+    complete = _complete(config, checked=False)
+    pairs = [(name, getattr(complete, name), run[name]) for name in FIXED_KEYS if name in run]
+    if "model" in run:
+        pairs.append(("model", config.model["name"], run["model"]["name"]))
+    pairs.append((f"channels of {config.dataset['name']}", config.dataset["channels"], run["dataset"]["channels"]))
+    for name, wanted, trained in pairs:
+        if wanted != trained:
+            raise UserError(f"{name} is {wanted} here, but {loaded.path} was trained with {trained}")
+    if "final_size" in run:
+        assert complete.size is not None
+        final_size = -(-complete.size // 2 ** len(run["hidden_dims"]))  # halved, rounding up, once a stage
+        if final_size != run["final_size"]:
+            raise UserError(
+                f"size={complete.size} ends in a map of {final_size} px, but {loaded.path} was trained with one of "
+                f"{run['final_size']} px: set size="
+            )
+
+
+def _check_same_images(config: Config, discriminator: "Checkpoint") -> None:
+    """Refuse a discriminator that was made for other images than the rest."""
+    run = discriminator.config
+    channels = run["dataset"]["channels"] if "dataset" in run else run.get("channels")
+    for name, here, there in (
+        ("channels", config.dataset["channels"], channels),
+        ("size", config.size, run.get("size", config.size)),
+    ):
+        if here != there:
+            raise UserError(
+                f"discriminator_checkpoint: {discriminator.path} is for {name}={there}, the rest for {here}"
+            )
+
+
+def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
+    """Settle a run that goes on; None = there is no such run, start one."""
+    folder = resumed_folder(config)
+    if folder is None:
+        return None
+    from advvae.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(runs.checkpoint_file(str(folder), "last"))
+    if checkpoint.training is None:
+        raise UserError(f"resume={config.resume}: {checkpoint.path} holds no optimisers to go on with")
+    run = {f.name: checkpoint.config[f.name] for f in fields(Config) if f.name in checkpoint.config}
+    values = {name: value for name, value in run.items() if name not in typed and name not in NOT_RESUMED}
+    for group in ("dataset", "out_dataset", "model", "loss"):
+        if group in values:
+            values[group] = {**run[group], **_typed_parts(config, group, typed)}
+    settled = replace(config, resume=str(folder), **values)
+    if settled.dataset["name"] != run["dataset"]["name"]:
+        raise UserError(
+            f"dataset is {settled.dataset['name']} here, but {folder} was trained on {run['dataset']['name']}"
+        )
+    if settled.dataset.get("channels") is None:
+        settled.dataset["channels"] = run["dataset"]["channels"]
+    _check_fixed(settled, checkpoint, run)
+    return Settled(_complete(settled), checkpoint)
+
+
+def resumed_folder(config: Config) -> Path | None:
+    """The run folder that `resume` means; None = there is none, start one."""
+    if not config.resume:
+        return None
+    if config.resume != "auto":
+        return runs.checkpoint_file(config.resume, "last").parent.parent
+    wanted = _comparable(asdict(_complete(config, checked=False)))
+    for folder in runs.train_runs(config.output_dir, config.dataset["name"]):
+        unfinished = runs.read_metrics(folder).get("status") in ("running", "failed", "interrupted")
+        if unfinished and (folder / "checkpoints" / "last.pt").is_file() and not runs.is_locked(folder):
+            run = runs.read_config(folder)
+            if all(_same(value, run.get(name)) for name, value in wanted.items()):
+                return folder
+    return None
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """What two runs must share to be the same run."""
+    return {name: value for name, value in config.items() if name not in NOT_RESUMED}
+
+
+def _same(wanted: Any, had: Any) -> bool:
+    """Whether a run has what is wanted, where null and auto stand for whatever the run decided."""
+    if isinstance(wanted, dict) and isinstance(had, dict):
+        return all(_same(value, had.get(name)) for name, value in wanted.items())
+    return wanted in (None, "auto") or wanted == had
+
+
+def _complete(config: Config, checked: bool = True) -> Config:
+    """The config with the sizes that follow from others filled in."""
+    size = config.size or config.dataset.get("size")
+    if size is None:
+        raise UserError(f"size must be given: dataset={config.dataset['name']} has no default one")
+    config = replace(config, size=size, hidden_dims=config.hidden_dims or default_hidden_dims(size))
+    if checked:
+        check_network(config)
+    return config
+
+
+def _typed_parts(config: Config, group: str, typed: set[str]) -> dict[str, Any]:
+    """The sub-keys of a group that were typed, as in `dataset.root=…`."""
+    names = {key.split(".")[1] for key in typed if key.startswith(f"{group}.")}
+    return {name: value for name, value in getattr(config, group).items() if name in names}
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's override grammar reads it back."""
+    text = str(path)
+    plain = all(character.isalnum() or character in "/._-" for character in text)
+    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,220 @@
+"""What a sweep found: its jobs in one table and one picture, rebuilt from their folders at any time.
+
+    python -m advvae.sweep outputs/sweeps/<time>
+
+A sweep's folder holds a run folder for each job. Importing this module is cheap: Hydra does so at every start.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+from advvae.errors import UserError
+from advvae.files import replacing
+
+# A job may add these to its overrides, naming what it took by itself; they are an axis only if the user swept them.
+TAKEN = ("checkpoint", "discriminator_checkpoint", "precision")
+
+
+class Row(TypedDict):
+    """One job. `status`: finished, failed, interrupted, running, or unknown where it left no readable metrics.json."""
+
+    job: str  # name of its folder
+    typed: list[str]  # its overrides, as typed
+    overrides: dict[str, str]  # the same, by key
+    status: str
+    error: str
+    seconds: float | None
+    metrics: dict[str, Any]  # by dotted name, e.g. scores.loss.auroc
+
+
+def job_folders(folder: Path) -> list[Path]:
+    """The folders of a sweep's jobs, in order; empty if `folder` is no sweep's."""
+    jobs = [child for child in Path(folder).glob("*/") if (child / ".hydra").is_dir() or _metrics(child).is_file()]
+    return sorted(jobs, key=lambda job: (int(job.name) if job.name.isdecimal() else math.inf, job.name))
+
+
+def gather(folder: Path) -> list[Row]:
+    """Read what each job of a sweep left, by job number. Raises UserError if `folder` holds no jobs."""
+    jobs = job_folders(folder)
+    if not jobs:
+        raise UserError(f"{folder} holds no jobs of a sweep; name a folder such as outputs/sweeps/<time>")
+    return [_row(job) for job in jobs]
+
+
+def best_job(folder: Path) -> Path:
+    """The finished job of lowest `val_loss`. Raises UserError if there is none."""
+    losses = {row["job"]: _number(row, "val_loss") for row in gather(folder)}
+    losses = {job: loss for job, loss in losses.items() if math.isfinite(loss)}
+    if not losses:
+        raise UserError(f"{folder}: no job of this sweep finished with a val_loss; name the folder of a run instead")
+    return Path(folder) / min(losses, key=losses.__getitem__)
+
+
+def write_summary(folder: Path) -> Path:
+    """Write `folder`/summary.csv, a row per job, and return its path.
+
+    Also summary.png, if exactly two keys were swept and every pair of their values has a job: heat maps of `val_loss`
+    and of each score's AUROC.
+    """
+    from filelock import FileLock
+
+    path = Path(folder) / "summary.csv"
+    if not job_folders(folder):
+        gather(folder)  # says what is wrong, before a lock file is made
+    with FileLock(Path(folder) / ".summary.lock"):  # jobs of a parallel launcher end at the same time
+        rows = gather(folder)
+        swept = swept_keys(rows)
+        _write_table(rows, swept, path)
+        if len(swept) != 2:
+            swept = [key for key in swept if key not in TAKEN]
+        if len(swept) == 2:
+            _draw(rows, swept[0], swept[1], path.with_suffix(".png"))
+    return path
+
+
+def swept_keys(rows: list[Row]) -> list[str]:
+    """The keys whose value differs between jobs, in the order they were typed."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row["overrides"].items():
+            values.setdefault(key, set()).add(value)
+    return [key for key in values if len(values[key]) > 1]
+
+
+class SweepCallback:
+    """Hydra callback that rebuilds a sweep's summary after each of its jobs, failed ones too.
+
+    Hydra leaves out `on_multirun_end` when a job failed, so the last job's end must do.
+    """
+
+    folder: Path | None = None  # of the sweep under way in this process
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        SweepCallback.folder = Path(config.hydra.sweep.dir)
+
+    def on_job_end(self, config: Any, **_: Any) -> None:
+        if config.hydra.mode.name == "MULTIRUN":
+            write_summary(Path(config.hydra.runtime.output_dir).parent)
+
+    def _ignore(self, **_: Any) -> None:
+        pass
+
+    on_run_start = on_run_end = on_multirun_end = on_job_start = _ignore
+
+
+def _metrics(job: Path) -> Path:
+    return job / "metrics.json"
+
+
+def _row(job: Path) -> Row:
+    try:
+        metrics = json.loads(_metrics(job).read_text())
+    except (OSError, ValueError):
+        metrics = {}  # killed before it could write them, or not there yet
+    typed = _overrides(job)
+    pairs = (text.lstrip("+~").partition("=") for text in typed)
+    return Row(
+        job=job.name,
+        typed=typed,
+        overrides={key: value for key, _, value in pairs},
+        status=metrics.pop("status", "unknown"),
+        error=metrics.pop("error", None) or "",
+        seconds=metrics.pop("seconds", None),
+        metrics=dict(_flatten(metrics)),
+    )
+
+
+def _overrides(job: Path) -> list[str]:
+    import yaml
+
+    path = job / ".hydra" / "overrides.yaml"
+    return yaml.safe_load(path.read_text()) or [] if path.exists() else []
+
+
+def _flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:
+    names = dict.fromkeys(name for row in rows for name in row["metrics"])  # in order of first appearance
+    head = ["job", *swept, "overrides", "status", "error", "seconds"]
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*head, *names])
+        for row in rows:
+            values = [row["overrides"].get(key) for key in swept]
+            metrics = [row["metrics"].get(name) for name in names]
+            known = [shlex.join(row["typed"]), row["status"], row["error"], row["seconds"]]
+            table.writerow([row["job"], *values, *known, *metrics])
+
+
+def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
+    """A heat map per metric, side by side; none while a cell of the grid has no job yet."""
+    placed = {(row["overrides"].get(down), row["overrides"].get(across)): row for row in rows}
+    labels = [_axis(rows, key) for key in (down, across)]
+    names = dict.fromkeys(name for row in rows for name in row["metrics"] if _is_drawn(name))
+    metrics = [name for name in names if any(math.isfinite(_number(row, name)) for row in rows)]
+    if not metrics or any((a, b) not in placed for a in labels[0] for b in labels[1]):
+        return
+
+    import numpy as np
+    from PIL import Image
+
+    from advvae.figures import heat_map
+
+    panels: list[Image.Image] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in metrics:
+            cells = [[_number(placed[a, b], name) for b in labels[1]] for a in labels[0]]
+            panel = Path(scratch) / "panel.png"
+            heat_map(np.array(cells), labels[0], labels[1], down, across, name, panel)
+            panels.append(Image.open(panel).convert("RGB"))
+    sheet = Image.new("RGB", (sum(panel.width for panel in panels), max(panel.height for panel in panels)), "white")
+    for number, image in enumerate(panels):
+        sheet.paste(image, (sum(panel.width for panel in panels[:number]), 0))
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="png")
+
+
+def _axis(rows: list[Row], key: str) -> list[str]:
+    """The values of a swept key: by size if they are numbers, else in order of appearance."""
+    values = list(dict.fromkeys(row["overrides"][key] for row in rows if key in row["overrides"]))
+    with contextlib.suppress(ValueError):
+        values.sort(key=float)
+    return values
+
+
+def _is_drawn(metric: str) -> bool:
+    return metric == "val_loss" or (metric.startswith("scores.") and metric.endswith(".auroc"))
+
+
+def _number(row: Row, metric: str) -> float:
+    """NaN, drawn as failed, unless the job finished with that metric."""
+    value = row["metrics"].get(metric) if row["status"] == "finished" else None
+    return math.nan if value is None else value
+
+
+def main() -> None:
+    """Rebuild the summary of the sweep folder on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m advvae.sweep <folder of a sweep, such as outputs/sweeps/<time>>")
+    try:
+        print(write_summary(Path(sys.argv[1])))
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advvae.data import Items, infer_channels, load_split
+from advvae.data.array import Array
+from advvae.errors import UserError
+from tests.data.configured import stacked
+from tests.data.official_files import random_images
+
+IMAGES = random_images(20, 9, 9)
+
+
+def write(path: Path, **arrays: np.ndarray) -> Array:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return Array(str(path))
+
+
+def read_npy(path: Path, images: np.ndarray) -> Items:
+    np.save(path, images)
+    return Array(str(path)).read("train", path.parent)
+
+
+def test_npy_has_no_labels_and_no_official_splits(tmp_path: Path) -> None:
+    items = read_npy(tmp_path / "images.npy", IMAGES)
+    assert np.array_equal(stacked(items), IMAGES)
+    assert set(items.labels.tolist()) == {-1}
+    source = Array(str(tmp_path / "images.npy"))
+    lengths = [
+        len(load_split(source, split, name="array", size=9, channels=1, data_dir=tmp_path))
+        for split in ("train", "val", "test")
+    ]
+    assert lengths == [14, 2, 4]
+
+
+def test_npz_with_splits_and_labels(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "a.npz", train_images=IMAGES, train_labels=np.zeros((20, 1), int), test_images=IMAGES[:2],
+        test_labels=np.array([2, 0]),
+    )  # fmt: skip
+    assert list(source.splits) == ["train", "test"]
+    assert source.read("train", tmp_path).labels.tolist() == [0] * 20
+    assert source.read("train", tmp_path).classes == source.read("test", tmp_path).classes == ["0", "1", "2"]
+    assert source.read("test", tmp_path).labels.tolist() == [2, 0]
+
+
+def test_npz_with_images_alone(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", images=IMAGES, labels=np.arange(20) % 2)
+    assert list(source.splits) == ["train"]
+    assert source.read("train", tmp_path).classes == ["0", "1"]
+
+
+def test_several_labels_per_image(tmp_path: Path) -> None:
+    items = write(tmp_path / "a.npz", images=IMAGES[:2], labels=np.array([[0, 1, 0], [0, 0, 0]])).read(
+        "train", tmp_path
+    )
+    assert items.labels.shape == (2, 3)
+    assert items.classes == ["0", "1", "2"]
+
+
+def test_channels(tmp_path: Path) -> None:
+    for shape, channels in {(2, 9, 9): 1, (2, 9, 9, 1): 1, (2, 9, 9, 3): 3, (2, 9, 9, 4): 3}.items():
+        np.save(tmp_path / "a.npy", random_images(*shape))
+        assert infer_channels(Array(str(tmp_path / "a.npy")), tmp_path) == channels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_that_were_8_bits(dtype: type, tmp_path: Path) -> None:
+    items = read_npy(tmp_path / "a.npy", (IMAGES / 255).astype(dtype))
+    assert np.array_equal(stacked(items), IMAGES)
+    assert np.asarray(items.images[0]).dtype == np.uint8
+
+
+def test_other_floats_keep_16_bits(tmp_path: Path) -> None:
+    items = read_npy(tmp_path / "a.npy", np.array([0, 0.5, 1, 0.25], dtype=np.float16).reshape(1, 2, 2))
+    assert stacked(items).ravel().tolist() == [0, 32768, 65535, 16384]
+    assert np.asarray(items.images[0]).dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES.astype(np.float32), r"floats from 0 to 255: they must lie in \[0, 1\]"),
+        (np.full((2, 9, 9), np.nan), "floats from nan to nan"),
+        (IMAGES.astype(np.int64), "of type int64"),
+        (random_images(2, 3, 9, 9), r"shape \(2, 3, 9, 9\): N×H×W or N×H×W×C"),
+        (random_images(9, 9), r"shape \(9, 9\)"),
+        (IMAGES[:0], "holds no images"),
+    ],
+)
+def test_images_that_are_none(images: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(UserError, match=message):
+        load_split(Array(str(tmp_path / "a.npy")), "test", name="array", size=9, channels=1, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([0.5, 1]), np.array([-2, 0]), np.array([[2, 0], [0, 1]]), np.array(["a", "b"])]
+)
+def test_labels_that_are_none(labels: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.npz: labels must be"):
+        write(tmp_path / "a.npz", images=IMAGES[:2], labels=labels).read("train", tmp_path)
+
+
+def test_as_many_labels_as_images(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", images=IMAGES[:3], labels=np.arange(2))
+    with pytest.raises(UserError, match=r"'images': 3, 'labels': 2.*must be equal"):
+        load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
+
+
+def test_other_keys_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has the keys x, y, but needs <split>_images .* or images"):
+        _ = write(tmp_path / "a.npz", x=IMAGES, y=IMAGES).splits
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    objects = np.array([{"code": "would run"}], dtype=object)
+    np.save(tmp_path / "a.npy", objects)
+    np.savez(tmp_path / "a.npz", images=objects)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(UserError, match="holds Python objects, which could run code when loaded"):
+            Array(str(tmp_path / name)).read("train", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 no zip either"])
+def test_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)) as error:
+        Array(str(path)).read("train", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_npy_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, IMAGES)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=f"{path} is broken"):
+        Array(str(path)).read("train", tmp_path)
+
+
+def test_path_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.path .* is not set"):
+        _ = Array().splits
+    with pytest.raises(UserError, match=r"dataset\.path .*/no\.npy: there is no such file"):
+        _ = Array(str(tmp_path / "no.npy")).splits

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from advvae.data import Items, Split, load_split
+from advvae.data.splits import divide, official_split, split_rows, to_floats
+from advvae.errors import UserError
+
+
+class Numbered:
+    """Image i of a split is filled with the value i, and has the class i mod 10."""
+
+    def __init__(self, dtype: str = "uint8", **counts: int) -> None:
+        self.dtype = dtype
+        self.counts = counts
+
+    @property
+    def splits(self) -> Sequence[str]:
+        return list(self.counts)
+
+    def read(self, split: str, data_dir: Path) -> Items:
+        numbers = np.arange(self.counts[split])
+        images = np.broadcast_to(numbers[:, None, None].astype(self.dtype), (len(numbers), 8, 8))
+        return Items(list(images), numbers % 10, [f"c{i}" for i in range(10)], [f"{i}.png" for i in numbers])
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def load(split: str = "test", dtype: str = "uint8", counts: dict[str, int] | None = None, **options: Any) -> Split:
+        source = Numbered(dtype, **(counts or {"train": 100, "test": 50}))
+        return load_split(source, split, name="numbered", size=8, channels=1, data_dir=tmp_path, **options)
+
+    return load
+
+
+def numbers(batch: torch.Tensor) -> list[int]:
+    """The numbers of the images in a batch."""
+    return ((batch[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+ALL = ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    ("official", "lengths", "sources"),
+    [
+        (ALL, [100, 100, 100], ["train", "val", "test"]),
+        (("train", "test"), [90, 10, 100], ["train", "train", "test"]),
+        (("train", "val"), [90, 10, 100], ["train", "train", "val"]),
+        (("train",), [72, 8, 20], ["train", "train", "train"]),  # 20 of 100, then 10 % of 80
+    ],
+)
+def test_split_rules(official: Sequence[str], lengths: list[int], sources: list[str]) -> None:
+    rows = {split: split_rows(split, official, 100) for split in ALL}
+    assert [len(rows[split]) for split in ALL] == lengths
+    assert [official_split(split, official, "set") for split in ALL] == sources
+    cut = torch.cat([rows[split] for split in ALL if official_split(split, official, "set") == "train"])
+    assert sorted(cut.tolist()) == list(range(100))  # what is cut from train shares no image, and loses none
+
+
+def test_cuts_are_always_the_same() -> None:
+    """On another machine, or years later, a run tests on the same images: these numbers must never change."""
+    assert split_rows("test", ["train"], 20).tolist() == [2, 4, 6, 19]
+    assert split_rows("val", ["train"], 20).tolist() == [13, 16]
+
+
+def test_split_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="set: has no images for train: it has only test"):
+        official_split("train", ["test"], "set")
+
+
+def test_rows_and_paths_are_of_the_official_split(load: Any) -> None:
+    val = load("val")
+    assert val.official_split == "train"
+    assert len(val) == 10
+    assert val.paths == [f"{row}.png" for row in val.rows.tolist()]
+    assert val.labels.tolist() == [row % 10 for row in val.rows.tolist()]
+    assert numbers(next(val.batches(16))) == val.rows.tolist()
+
+
+def test_only_the_needed_split_is_read(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = Numbered.read
+
+    def watched(self: Numbered, split: str, data_dir: Path) -> Items:
+        asked.append(split)
+        return read(self, split, data_dir)
+
+    monkeypatch.setattr(Numbered, "read", watched)
+    load("train")
+    load("val")
+    assert asked == ["train"]
+
+
+def test_kept_classes_do_not_move_images_between_splits(load: Any) -> None:
+    train, kept, dropped = load("train"), load("train", keep_classes=["c3", 4]), load("train", drop_classes=["c3"])
+    assert set(kept.labels.tolist()) == {3, 4}
+    assert kept.rows.tolist() == [row for row in train.rows.tolist() if row % 10 in (3, 4)]
+    assert dropped.rows.tolist() == [row for row in train.rows.tolist() if row % 10 != 3]
+    assert kept.label_names()[:2] == [f"c{row % 10}" for row in kept.rows.tolist()[:2]]
+
+
+def test_nothing_left(load: Any) -> None:
+    with pytest.raises(UserError, match="numbered: no image is left in its test split"):
+        load("test", keep_classes=[])
+    with pytest.raises(UserError, match="no image is left in its train split"):
+        load("train", counts={"train": 1})
+
+
+def test_too_small_a_size(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="size=7: the networks need images of at least 8 px"):
+        load_split(Numbered(test=5), "test", name="numbered", size=7, channels=1, data_dir=tmp_path)
+
+
+def test_subset_keeps_the_given_order(load: Any) -> None:
+    subset = load("test").subset(torch.tensor([7, 2]))
+    assert subset.rows.tolist() == [7, 2]
+    assert subset.labels.tolist() == [7, 2]
+    assert subset.paths == ["7.png", "2.png"]
+    assert numbers(next(subset.batches(2))) == [7, 2]
+    assert len(load("test").subset(torch.tensor([3]))) == 1
+
+
+def test_halves_are_disjoint_and_always_the_same(load: Any) -> None:
+    select, calibrate = load("test").halves()
+    assert (len(select), len(calibrate)) == (25, 25)
+    assert sorted(select.rows.tolist() + calibrate.rows.tolist()) == list(range(50))
+    assert load("test").halves()[0].rows.tolist() == select.rows.tolist()
+    assert [len(half) for half in load("test", counts={"test": 5}).halves()] == [3, 2]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (1, [1]), (4, [4])])
+def test_a_single_left_over_joins_the_batch_before_it(count: int, sizes: list[int]) -> None:
+    batches = divide(torch.arange(count), 4)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.cat(batches).tolist() == list(range(count))
+    assert [len(batch) for batch in divide(torch.arange(3), 1)] == [1, 2]
+
+
+def test_batches_hold_every_image_once_in_order(load: Any) -> None:
+    batches = list(load("test").batches(16))
+    assert [len(batch) for batch in batches] == [16, 16, 16, 2]
+    assert [number for batch in batches for number in numbers(batch)] == list(range(50))
+
+
+def test_batches_are_floats_in_minus_1_to_1(load: Any) -> None:
+    batch = next(load("test", counts={"test": 256}).batches(256))
+    assert batch.dtype == torch.float32
+    assert batch.shape == (256, 1, 8, 8)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert (batch.min().item(), batch.max().item()) == (-1, 1)
+    assert torch.allclose(batch[:, 0, 3, 3], torch.arange(256) / 255 * 2 - 1, atol=1e-6)
+
+
+def test_16_bits_use_their_whole_range(load: Any) -> None:
+    batch = next(load("test", dtype="uint16", counts={"test": 300}).batches(300))
+    assert torch.allclose(batch[:, 0, 0, 0], torch.arange(300) / 65535 * 2 - 1, atol=1e-6)
+    ends = to_floats(torch.tensor([0, 65535], dtype=torch.uint16).view(2, 1, 1, 1), torch.device("cpu"))
+    assert ends.flatten().tolist() == [-1, 1]
+
+
+def test_order_follows_the_generator_alone(load: Any) -> None:
+    def order(seed: int, num_workers: int = 0) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        batches = load("test").batches(16, shuffle=generator, num_workers=num_workers)
+        return [number for batch in batches for number in numbers(batch)]
+
+    torch.manual_seed(1)
+    first = order(0)
+    torch.manual_seed(2)
+    assert order(0) == first
+    assert sorted(first) == list(range(50))
+    assert first != list(range(50))
+    assert order(1) != first
+    assert order(0, num_workers=2) == first
+
+
+def test_a_generator_gives_another_order_each_epoch(load: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (next(load("test").batches(50, shuffle=generator)) for _ in range(2))
+    assert numbers(first) != numbers(second)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_global_random_states_are_left_alone(num_workers: int, load: Any) -> None:
+    import random
+
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    list(load("train", num_workers=num_workers).batches(16, shuffle=torch.Generator(), num_workers=num_workers))
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+SOURCES = ("array", "embedded", "files", "medmnist_source", "tiny_imagenet", "torchvision_source")
+
+
+def test_importing_the_sources_imports_no_torch() -> None:
+    modules = ", ".join(f"advvae.data.{name}" for name in SOURCES)
+    code = f"import sys, {modules}; sys.exit(sum(name in sys.modules for name in ('torch', 'sklearn', 'medmnist')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from advvae.data import Items, store
+from advvae.data.store import Prepared, prepare
+from advvae.errors import UserError
+from tests.data import official_files
+from tests.data.configured import source_of
+from tests.data.official_files import random_images
+
+IMAGES = random_images(300, 9, 9, 3)  # more than one chunk
+
+
+class Given:
+    """A source as a user may write one: it gives what it was given, and counts how often."""
+
+    splits = ("train", "test")
+    reads: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, images: Any = IMAGES, labels: Sequence[int] | None = None, name: str = "given") -> None:
+        self.images = images
+        self.labels = labels
+        self.name = name
+
+    def read(self, split: str, data_dir: Path) -> Items:
+        Given.reads[self.name] += 1
+        labels = np.zeros(len(self.images), dtype=np.int64) if self.labels is None else np.array(self.labels)
+        return Items(list(self.images), labels, ["only"])
+
+
+def prepared(data_dir: Path, source: Any = None, split: str = "test", **changes: Any) -> Prepared:
+    options: dict[str, Any] = {"name": "given", "size": 8, "channels": 3, "num_workers": 0} | changes
+    return prepare(source or Given(), split, data_dir=data_dir, **options)
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def test_images_keep_their_order_and_values(tmp_path: Path) -> None:
+    images = prepared(tmp_path, size=9).images
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy(), IMAGES.transpose(0, 3, 1, 2))
+    assert prepared(tmp_path, size=9, channels=1).images.shape == (300, 1, 9, 9)
+
+
+def test_entry_is_an_npy_file_of_its_own(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    (entry,) = entries(tmp_path / "cache")
+    assert entry.name.startswith("given-test-8px-3c-")
+    assert np.load(entry / "images.npy").shape == (300, 3, 8, 8)
+
+
+def test_prepared_once_then_read(tmp_path: Path) -> None:
+    source = Given(name="once")
+    first = prepared(tmp_path, source)
+    again = prepared(tmp_path, Given(name="once"))
+    assert Given.reads["once"] == 1
+    assert torch.equal(first.images, again.images)
+    assert (again.labels.tolist(), again.classes) == ([0] * 300, ["only"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 10}, {"channels": 1}, {"split": "train"}, {"name": "x"}, {"source": Given(IMAGES[:5], name="keyed")}],
+)
+def test_whatever_shapes_the_images_is_in_the_key(change: dict[str, Any], tmp_path: Path) -> None:
+    prepared(tmp_path, Given(name="keyed"))
+    prepared(tmp_path, **({"source": Given(name="keyed")} | change))
+    assert len(entries(tmp_path / "cache")) == 2
+
+
+def test_workers_are_not_in_the_key_nor_in_the_result(tmp_path: Path) -> None:
+    alone = prepared(tmp_path / "a").images
+    helped = prepared(tmp_path / "b", num_workers=2).images
+    assert torch.equal(alone, helped)
+    prepared(tmp_path / "a", num_workers=2)
+    assert len(entries(tmp_path / "a" / "cache")) == 1
+
+
+def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
+    folder = official_files.write_mnist(tmp_path)
+    before = prepared(tmp_path, source_of("mnist"), channels=1)
+    official_files.write_mnist(tmp_path, n_test=4)
+    after = prepared(tmp_path, source_of("mnist"), channels=1)
+    assert (len(before.images), len(after.images)) == (10, 4)
+    shutil.rmtree(folder)
+    assert source_of("mnist").files("test", tmp_path) == []
+
+
+@pytest.mark.parametrize("harm", ["truncated", "missing", "garbage", "no labels"])
+def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
+    good = prepared(tmp_path).images
+    (entry,) = entries(tmp_path / "cache")
+    path = entry / ("labels.npy" if harm == "no labels" else "images.npy")
+    if harm in ("missing", "no labels"):
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if harm == "truncated" else b"garbage")
+    store.small_entries.clear()
+    assert torch.equal(prepared(tmp_path).images, good)
+    assert entries(tmp_path / "cache") == [entry]
+
+
+def test_leftovers_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    (entry,) = entries(tmp_path / "cache")
+    entry.rename(entry.with_name(f".partial-{entry.name}"))
+    prepared(tmp_path)
+    assert entries(tmp_path / "cache") == [entry]
+
+
+def test_16_bit_images_are_stored_as_such(tmp_path: Path) -> None:
+    deep = IMAGES[:, :, :, 0].astype(np.uint16) * 200
+    images = prepared(tmp_path, Given(deep), size=9, channels=1).images
+    assert images.dtype == torch.uint16
+    assert np.array_equal(images.numpy()[:, 0], deep)
+
+
+def test_one_16_bit_image_makes_16_bits_of_all(tmp_path: Path) -> None:
+    mixed = [*IMAGES[:280, :, :, 0], np.full((9, 9), 1000, dtype=np.uint16)]
+    images = prepared(tmp_path, Given(mixed), size=9, channels=1).images.numpy()
+    assert images.dtype == np.uint16
+    assert np.array_equal(images[:280, 0], IMAGES[:280, :, :, 0].astype(np.uint16) * 257)  # 255 becomes 65535
+    assert np.unique(images[280]).tolist() == [1000]
+
+
+def test_large_splits_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = prepared(tmp_path).images
+    monkeypatch.setattr(store, "IN_MEMORY", in_memory.nbytes - 1)
+    mapped = prepared(tmp_path).images
+    assert torch.equal(mapped, in_memory)
+    assert mapped is not in_memory
+    (entry,) = entries(tmp_path / "cache")
+    with (entry / "images.npy").open("r+b") as file:  # what is mapped follows the file
+        file.seek(-1, 2)
+        file.write(bytes([255 - int(in_memory[-1, -1, -1, -1])]))
+    assert mapped[-1, -1, -1, -1] == 255 - in_memory[-1, -1, -1, -1]
+
+
+def test_train_and_its_val_share_memory(tmp_path: Path) -> None:
+    assert prepared(tmp_path).images is prepared(tmp_path).images
+
+
+def test_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"given test: preparing it needs 0\.0 GB in .*/cache, where 0\.0 GB are free"):
+        prepared(tmp_path)
+    assert entries(tmp_path / "cache") == []
+
+
+def test_disk_that_fills_up_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UserError, match=r"given test: .*/cache cannot be written \(No space left on device\)"):
+        prepared(tmp_path)
+    assert entries(tmp_path / "cache") == []
+
+
+def test_data_dir_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "cache").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        prepared(data_dir, Given(name="fallback"))
+    assert caplog.messages == [f"data_dir={data_dir} cannot be written: prepared images go to {tmp_path}/home/advvae"]
+    assert len(entries(tmp_path / "home" / "advvae")) == 1
+    prepared(data_dir, Given(name="fallback"))
+    assert Given.reads["fallback"] == 1
+
+
+def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"neither .* nor .* can be written: set data_dir"):
+        prepared(tmp_path / "file")
+
+
+def test_source_that_gives_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="given test: holds no images"):
+        prepared(tmp_path, Given(IMAGES[:0]))
+    with pytest.raises(UserError, match=r"its source gives .*'labels': 2"):
+        prepared(tmp_path, Given(labels=[0, 0]))
+
+
+def test_images_that_are_none_are_named_by_their_number(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"given test: image 0 is unreadable \(values of type float64.* 299 more of its 300"
+    ):
+        prepared(tmp_path, Given(IMAGES / 255))
+
+
+def test_images_that_are_not_square_are_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        prepared(tmp_path, Given(random_images(3, 9, 12)))
+    assert "given test: 3 images are not square; of these, the centred square is used" in caplog.messages
+
+
+def count_reads(data_dir: Path, results: Any) -> None:
+    Given.reads.clear()
+    prepared(data_dir, Given(name="raced"))
+    results.put(Given.reads["raced"])
+
+
+def test_two_processes_prepare_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")  # a fork of a process that used torch's threads may hang
+    results: Any = context.Queue()
+    processes = [context.Process(target=count_reads, args=(tmp_path, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    counts = sorted(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    assert counts == [0, 1]
+
+
+def test_names_and_paths_survive(tmp_path: Path) -> None:
+    official_files.write_dtd(tmp_path)
+    found = prepared(tmp_path, source_of("dtd"), split="val")
+    assert list(found.classes) == ["banded", "woven"]
+    assert found.paths is not None
+    assert [Path(path).name for path in found.paths] == ["banded_0002.jpg", "woven_0002.jpg"]
+    (entry,) = entries(tmp_path / "cache")
+    assert json.loads((entry / "items.json").read_text())["shape"] == [2, 3, 8, 8]

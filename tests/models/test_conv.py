@@ -1,0 +1,55 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from advvae.config import default_hidden_dims
+from advvae.models import conv_networks
+from advvae.models.conv import stage_sizes
+from tests.networks import real_images, small_networks
+
+
+@pytest.mark.parametrize("size", [8, 9, 11, 17, 28, 33, 50])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_comes_back_as_it_went_in(size: int, channels: int) -> None:
+    networks = conv_networks(channels, size, latent_dim=5, hidden_dims=[4] * len(default_hidden_dims(size)))
+    images = real_images(2, channels, size)
+    mean, logvar = networks.encode(images)
+    assert mean.shape == logvar.shape == (2, 5)
+    reconstruction = networks.decode(mean)
+    assert reconstruction.shape == images.shape
+    assert reconstruction.abs().max() <= 1
+    assert networks.discriminate(images).shape == (2,)
+
+
+def test_stages_halve_rounding_up() -> None:
+    assert stage_sizes(32, 4) == [32, 16, 8, 4, 2]
+    assert stage_sizes(33, 3) == [33, 17, 9, 5]
+
+
+def test_default_widths_double_until_the_map_is_2_px() -> None:
+    assert default_hidden_dims(32) == default_hidden_dims(28) == [32, 64, 128, 256]
+    assert default_hidden_dims(8) == [32, 64]
+    assert default_hidden_dims(256) == [32, 64, 128, 256, 512, 512, 512]
+    for size in range(8, 130):
+        assert stage_sizes(size, len(default_hidden_dims(size)))[-1] == 2
+
+
+def test_the_parameter_count_of_the_default_networks() -> None:
+    networks = conv_networks(1, 32, 128, [32, 64, 128, 256])
+
+    def convolutions(widths: list[int]) -> int:  # 3×3 weights, biases, and two numbers a channel for normalisation
+        return sum(9 * a * b + 3 * b for a, b in pairwise(widths))
+
+    down = convolutions([1, 32, 64, 128, 256])
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in networks.named_children()}
+    assert counts["encoder"] == down + 2 * (1024 * 128 + 128)
+    assert counts["discriminator"] == down + 1024 + 1
+    assert counts["decoder"] == 128 * 1024 + 1024 + convolutions([256, 128, 64, 32, 32]) + 9 * 32 + 1
+
+
+def test_reconstruct_is_free_of_noise() -> None:
+    networks = small_networks().eval()
+    images = real_images()
+    torch.testing.assert_close(networks.reconstruct(images), networks.decode(networks.encode(images)[0]))
+    assert torch.equal(networks.reconstruct(images), networks.reconstruct(images))

@@ -1,0 +1,158 @@
+"""What a user can get wrong: one message that names the key or file, exit status 1, and nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from advvae.checkpoint import read_checkpoint
+from tests.command import TINY, Command
+
+OVERRIDES = [
+    ("gen_wieght=1", "gen_wieght"),
+    ("gen_weight=abc", "gen_weight"),
+    ("gen_weight=-1", "gen_weight must be a finite number, 0 or more, got -1"),
+    ("recon_weight=nan", "recon_weight must be a finite number, 0 or more, got nan"),
+    ("kld_weight=inf", "kld_weight must be a finite number, 0 or more, got inf"),
+    ("lr=0", "lr must be a finite number above 0"),
+    ("max_minutes=0", "max_minutes must be a finite number above 0"),
+    ("latent_dim=0", "latent_dim must be 1 or more, got 0"),
+    ("batch_size=0", "batch_size must be 1 or more"),
+    ("batch_size=1.5", "batch_size"),
+    ("n_epochs=-3", "n_epochs must be 1 or more, got -3"),
+    ("n_epochs=null", "n_epochs"),
+    ("num_samples=0", "num_samples must be 1 or more"),
+    ("sample_and_save_frequency=0", "sample_and_save_frequency must be 1 or more"),
+    ("keep_checkpoints=-1", "keep_checkpoints must be 0 or more"),
+    ("num_workers=-1", "num_workers must be 0 or more"),
+    ("seed=-1", "seed must be between 0 and"),
+    ("size=7", "size must be 8 px or more, got 7"),
+    ("hidden_dims=[]", "hidden_dims must list widths of 1 or more"),
+    ("hidden_dims=[8,0]", "hidden_dims must list widths of 1 or more, got [8,0]"),
+    ("hidden_dims=[4,4,4,4,4,4]", "size=32 is too small for 6 stages (hidden_dims=[4,4,4,4,4,4]): at most 5"),
+    ("precision=16", "precision must be one of auto, 32, bf16"),
+    ("device=gpu", "device must be auto, cpu, cuda"),
+    ("dataset=octmist", "octmnist"),  # the options are listed
+    ("out_dataset=mnits", "mnist"),
+    ("dataset.nme=x", "nme"),
+    ("loss=l1", "ms_ssim"),
+    ("loss=ms_ssim", "use loss=ssim"),
+    ("mode=tset", "test"),
+    ("tracker=mlflow", "tensorboard"),
+    ("then=[tets]", "then takes test, sample, outlier, got tets"),
+    ("scores=[losss]", "scores takes loss, discriminator"),
+    ("train_discriminator=false", "train_discriminator=false needs gen_weight=0 recon_weight=0, got gen_weight=0.002"),
+    ("objective=scores.loss.auroc", "allow_outlier_selection=true"),
+    ("checkpoint=some.pt", "resume="),
+    ("resume=nowhere", "no checkpoint at nowhere"),
+    ("output_dir=''", "output_dir must name a folder"),
+    ("dataset.channels=2", "dataset.channels must be 1, 3 or null, got 2"),
+]
+
+
+@pytest.mark.parametrize(("override", "expected"), OVERRIDES, ids=[override for override, _ in OVERRIDES])
+def test_a_bad_override_is_one_message(advvae: Command, override: str, expected: str) -> None:
+    result = advvae(override)
+    assert result.status == 1
+    assert expected in result.errors
+    assert "Traceback" not in result.errors
+    assert list(advvae.cwd.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["mode=test", "dataset=digits"], "no finished training run on digits"),
+        (["mode=test", "checkpoint=nowhere"], "no checkpoint at nowhere"),
+        (["mode=outlier", "dataset=digits"], "advvae mode=train dataset=digits"),
+        (["mode=test", "resume=auto"], "resume= belongs to mode=train"),
+        (["mode=test", "then=[outlier]"], "then=[outlier] follows mode=train only"),
+        (["dataset=digits", "device=cuda:99", *TINY], "device=cuda:99 is not available here"),
+        (["dataset=folder", *TINY], "dataset.root"),
+        (["dataset=array", *TINY], "dataset.path"),
+        (["dataset=digits", "dataset.keep_classes=[eleven]", *TINY], "eleven"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_found_later_is_one_message_too(advvae: Command, arguments: list[str], expected: str) -> None:
+    result = advvae(*arguments)
+    assert result.status == 1
+    assert expected in result.message
+    assert len(result.message.splitlines()) == 1
+    assert list(advvae.cwd.iterdir()) == []
+
+
+def test_checkpoints_that_cannot_be_used(advvae: Command) -> None:
+    run = advvae.train().folder
+    good = (run / "checkpoints" / "best.pt").read_bytes()
+    files = {
+        "truncated.pt": (good[: len(good) // 2], "damaged"),
+        "text.pt": (b"not a checkpoint", "damaged"),
+        "empty.pt": (b"", "damaged"),
+    }
+    for name, (content, expected) in files.items():
+        (advvae.cwd / name).write_bytes(content)
+        result = advvae("mode=test", f"checkpoint={name}")
+        assert result.status == 1
+        assert name in result.message
+        assert expected in result.message
+        assert "Traceback" not in result.errors
+    torch.save({"weights": torch.zeros(3)}, advvae.cwd / "other.pt")
+    assert "not a checkpoint" in advvae("mode=test", "checkpoint=other.pt").message
+    (advvae.cwd / "folder").mkdir()
+    assert "holds no checkpoints/best.pt" in advvae("mode=test", "checkpoint=folder").message
+    assert advvae.runs() == [run]
+
+
+@pytest.mark.parametrize(
+    ("override", "both"),
+    [
+        ("latent_dim=5", ("5", "4")),
+        ("size=16", ("16", "8")),
+        ("hidden_dims=[4,4]", ("[4, 4]", "[4, 8]")),
+        ("dataset=photos", ("3", "1")),
+    ],
+)
+def test_a_value_that_the_trained_network_cannot_have_names_both(
+    advvae: Command, override: str, both: tuple[str, str]
+) -> None:
+    run = advvae.train().folder
+    result = advvae("mode=test", f"checkpoint={run}", override)
+    assert result.status == 1
+    assert f"is {both[0]} here, but" in result.message
+    assert result.message.endswith(f"was trained with {both[1]}")
+    assert advvae.runs() == [run]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_terms(advvae: Command) -> None:
+    result = advvae("mode=train", "dataset=digits", *TINY, "lr=1e30", "n_epochs=3")
+    assert result.status == 1
+    assert "the loss is not finite at step" in result.message
+    assert "recon=" in result.message
+    assert "checkpoint" in result.message
+    (run,) = advvae.runs()
+    assert '"status": "failed"' in (run / "metrics.json").read_text()
+
+
+def test_a_folder_of_runs_that_cannot_be_written(advvae: Command) -> None:
+    (advvae.cwd / "file").write_text("")
+    result = advvae("mode=train", "dataset=digits", *TINY, "output_dir=file/inside")
+    assert result.status == 1
+    assert "Traceback" not in result.errors
+    assert "file/inside" in result.errors
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(advvae: Command) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (str(advvae.cwd / "executed"),)
+
+    torch.save({"format": 1, "config": Payload()}, advvae.cwd / "evil.pt")
+    result = advvae("mode=test", "checkpoint=evil.pt")
+    assert result.status == 1
+    assert not (advvae.cwd / "executed").exists()
+
+
+def test_reading_a_run_that_is_there(advvae: Command) -> None:
+    checkpoint = read_checkpoint(advvae.train().folder / "checkpoints" / "last.pt")
+    assert set(checkpoint.parts) == {"encoder", "decoder", "discriminator"}

@@ -1,0 +1,224 @@
+"""The commands of the contract, end to end: what they write, print and return."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from advvae.checkpoint import read_checkpoint
+from tests.command import TINY, Command
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+ALWAYS = {"config.yaml", ".hydra/overrides.yaml", "advvae.log", "metrics.json"}
+
+
+def test_train_writes_what_the_contract_says(advvae: Command) -> None:
+    result = advvae.train("n_epochs=3", "sample_and_save_frequency=2")
+    assert result.folder.parent == advvae.cwd / "outputs" / "train" / "digits"
+    assert files(result.folder) == ALWAYS | {
+        *("metrics.csv", "curves.png"),
+        *("samples/epoch-0002.png", "samples/epoch-0003.png"),
+        *("reconstructions/epoch-0002.png", "reconstructions/epoch-0003.png"),
+        *(f"checkpoints/{name}.pt" for name in ("last", "best", "epoch-0002", "epoch-0003")),
+    }
+    rows = table(result.folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    found = metrics(result.folder)
+    assert found["status"] == "finished"
+    assert found["val_loss"] == min(float(row["val_loss"]) for row in rows)
+    assert found["epochs"] == 3
+    assert f"run folder: {result.folder}" in result.output
+    assert "epoch 3/3" in result.output
+
+
+def test_test_sample_and_outlier_find_the_newest_run(advvae: Command) -> None:
+    advvae.train()
+    newest = advvae.train("latent_dim=5").folder
+    test = advvae("mode=test", "dataset=digits")
+    assert files(test.folder) == ALWAYS | {"reconstructions.png"}
+    assert test.folder.parent == advvae.cwd / "outputs" / "test" / "digits"
+    assert {"n", "loss", "mse", "psnr", "ssim", "kld"} <= set(metrics(test.folder))
+    assert metrics(test.folder)["n"] == 359  # a fifth of 1,797
+    config = yaml.safe_load((test.folder / "config.yaml").read_text())
+    assert config["latent_dim"] == 5
+    assert config["checkpoint"] == str(newest / "checkpoints" / "best.pt")
+    assert len(config["checkpoint_sha256"]) == 64
+    assert f"checkpoint={newest}/checkpoints/best.pt" in yaml.safe_load(
+        (test.folder / ".hydra" / "overrides.yaml").read_text()
+    )
+    sample = advvae("mode=sample", "dataset=digits", "num_samples=3")
+    assert files(sample.folder) == ALWAYS | {"samples.png", *(f"samples/0000{i}.png" for i in range(3))}
+    outlier = advvae("mode=outlier", "dataset=digits", "out_dataset=photos")
+    assert files(outlier.folder) == ALWAYS | {"scores.csv", "histograms.png", "roc.png"}
+    found = metrics(outlier.folder)
+    rows = table(outlier.folder / "scores.csv")
+    assert len(rows) == found["n_in"] + found["n_out"]
+    assert list(rows[0]) == ["is_outlier", "source", "split", "index", "path", "label", "loss", "discriminator"]
+    assert set(found["scores"]["loss"]) == {"auroc", "aupr_out", "aupr_in", "fpr95_out", "fpr95_in"}
+
+
+def test_replaying_the_overrides_repeats_the_run(advvae: Command) -> None:
+    advvae.train("precision=auto")
+    first = advvae("mode=outlier", "dataset=digits", "out_dataset=photos", "tracker=none")
+    advvae.train("seed=1")  # newer, yet the replay takes what the first took
+    overrides = yaml.safe_load((first.folder / ".hydra" / "overrides.yaml").read_text())
+    replay = advvae(*overrides)
+    assert replay.status == 0, replay.errors
+    assert metrics(replay.folder)["scores"] == metrics(first.folder)["scores"]
+
+
+def test_the_same_seed_gives_the_same_losses(advvae: Command) -> None:
+    first, again, other = (
+        advvae.train("n_epochs=2", "deterministic=true", *extra).folder for extra in ([], ["num_workers=2"], ["seed=1"])
+    )
+    columns = ("recon", "kld", "discriminator_loss", "val_loss", "accuracy_real")
+    losses = [[[row[c] for c in columns] for row in table(run / "metrics.csv")] for run in (first, again, other)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    weights = [read_checkpoint(run / "checkpoints" / "last.pt").parts for run in (first, again)]
+    for part, tensors in weights[0].items():
+        assert all(torch.equal(tensor, weights[1][part][name]) for name, tensor in tensors.items())
+
+
+def test_gen_weight_changes_the_decoder(advvae: Command) -> None:
+    without, with_weight = (advvae.train(f"gen_weight={weight}").folder for weight in (0, 1))
+    decoders = [read_checkpoint(run / "checkpoints" / "last.pt").parts["decoder"] for run in (without, with_weight)]
+    assert not torch.equal(decoders[0]["input.weight"], decoders[1]["input.weight"])
+
+
+def test_a_plain_vae_has_no_discriminator_and_leaves_its_score_out(advvae: Command) -> None:
+    arguments = ("train_discriminator=false", "gen_weight=0", "recon_weight=0", "then=[test,outlier]")
+    result = advvae.train(*arguments, "out_dataset=photos")
+    assert set(read_checkpoint(result.folder / "checkpoints" / "best.pt").parts) == {"encoder", "decoder"}
+    assert set(metrics(result.folder)["scores"]) == {"loss"}
+    assert "score discriminator is left out" in result.output
+    (row,) = table(result.folder / "metrics.csv")
+    assert row["discriminator_loss"] == row["accuracy_real"] == ""
+
+
+def test_both_weights_zero_is_legal(advvae: Command) -> None:
+    (row,) = table(advvae.train("gen_weight=0", "recon_weight=0").folder / "metrics.csv")
+    assert float(row["discriminator_loss"]) > 0
+
+
+def test_then_adds_its_files_and_metrics_to_the_run(advvae: Command) -> None:
+    folder = advvae.train("then=[test,sample,outlier]", "out_dataset=photos").folder
+    found = metrics(folder)
+    assert {"val_loss", "mse", "scores"} <= set(found)
+    assert found["n"] == found["n_in"] == 359
+    assert {"reconstructions.png", "samples.png", "samples/00015.png", "scores.csv", "roc.png"} <= files(folder)
+    assert len(advvae.runs()) == 1
+
+
+def test_a_set_against_itself_is_chance_and_said_so(advvae: Command) -> None:
+    advvae.train()
+    result = advvae("mode=outlier", "dataset=digits", "out_dataset=digits")
+    scores = metrics(result.folder)["scores"]
+    assert scores["loss"]["auroc"] == scores["discriminator"]["auroc"] == 0.5
+    assert "same" in result.output or "identical" in result.output
+
+
+def test_swapping_the_sets_gives_one_minus_auroc(advvae: Command) -> None:
+    run = advvae.train().folder
+    checkpoint = f"checkpoint={run}"
+    there = advvae("mode=outlier", checkpoint, "out_dataset=photos")
+    back = advvae("mode=outlier", checkpoint, "dataset=photos", "dataset.channels=1", "out_dataset=digits")
+    for score in ("loss", "discriminator"):
+        forward, backward = (metrics(result.folder)["scores"][score]["auroc"] for result in (there, back))
+        assert forward + backward == pytest.approx(1.0, abs=1e-12)
+
+
+def test_outliers_of_the_same_set_by_class(advvae: Command) -> None:
+    advvae.train("dataset.drop_classes=[9]")
+    result = advvae("mode=outlier", "dataset=digits", "out_dataset=digits", "out_dataset.keep_classes=[9]")
+    rows = table(result.folder / "scores.csv")
+    assert {row["label"] for row in rows if row["is_outlier"] == "1"} == {"9"}
+    assert "9" not in {row["label"] for row in rows if row["is_outlier"] == "0"}  # naming the set keeps its sub-keys
+
+
+def test_max_minutes_ends_a_training_early_and_in_order(advvae: Command) -> None:
+    result = advvae.train("n_epochs=100000", "max_minutes=0.01")
+    assert metrics(result.folder)["status"] == "finished"
+    assert metrics(result.folder)["train_seconds"] < 5
+    assert (result.folder / "checkpoints" / "last.pt").is_file()
+
+
+@pytest.mark.parametrize(("keep", "left"), [("0", []), ("1", ["0004"]), ("null", ["0001", "0002", "0003", "0004"])])
+def test_keep_checkpoints(advvae: Command, keep: str, left: list[str]) -> None:
+    folder = advvae.train("n_epochs=4", "sample_and_save_frequency=1", f"keep_checkpoints={keep}").folder
+    assert sorted(path.stem[-4:] for path in (folder / "checkpoints").glob("epoch-*")) == left
+
+
+def test_best_is_the_epoch_of_lowest_validation_loss_not_of_the_generator(advvae: Command) -> None:
+    folder = advvae.train("n_epochs=6", "lr=0.02", "recon_weight=5").folder  # so unsteady that the last is not the best
+    rows = table(folder / "metrics.csv")
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    training = read_checkpoint(folder / "checkpoints" / "best.pt").training
+    assert training is not None
+    assert training.epoch == int(best["epoch"])
+    assert metrics(folder)["best_epoch"] == int(best["epoch"])
+    assert metrics(folder)["val_mse"] == float(best["val_mse"])
+
+
+def test_an_uninterrupted_log_and_no_lock_are_left(advvae: Command) -> None:
+    folder = advvae.train().folder
+    assert "epoch 1/1" in (folder / "advvae.log").read_text()
+    assert not (folder / ".lock").exists()
+
+
+def test_training_reads_no_test_split(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advvae import data
+    from advvae.data import splits
+
+    read = []
+    load = splits.load_split
+
+    def recording(source: Any, split: str, **arguments: Any) -> Any:
+        read.append(split)
+        return load(source, split, **arguments)
+
+    monkeypatch.setattr(splits, "load_split", recording)
+    assert data.load_split is recording
+    advvae.train()
+    assert sorted(read) == ["train", "val"]
+
+
+def test_hydra_sees_the_same_options_for_both_sets(advvae: Command) -> None:
+    result = advvae("--cfg", "job", "dataset=octmnist", "out_dataset=octmnist")
+    config = yaml.safe_load(result.output)
+    assert config["dataset"] == config["out_dataset"]
+
+
+def test_completion_knows_groups_options_and_keys(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_LINE", f"advvae {line}")
+        monkeypatch.setenv("COMP_POINT", str(len(line) + 7))
+        return advvae("-sc", "query=bash").output.split()
+
+    assert "out_dataset=octmnist" in completed("out_dataset=oct")
+    assert "gen_weight=" in completed("gen_w")[0]
+
+
+@pytest.mark.parametrize("multirun_first", [True, False])
+def test_m_goes_before_or_after_the_overrides(advvae: Command, multirun_first: bool) -> None:
+    overrides = ["mode=train", "dataset=digits", *TINY, "gen_weight=0,0.1"]
+    result = advvae("-m", *overrides) if multirun_first else advvae(*overrides[:3], "-m", *overrides[3:])
+    assert result.status == 0, result.errors
+    assert len(advvae.runs()) == 2

@@ -1,0 +1,241 @@
+"""The two-player step: what each turn computes, moves, and leaves alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from advvae import game
+from advvae.game import TERMS, Players, draw_noise, make_players, own_batch_statistics, play_step, terms_played
+from advvae.losses import Objective, mean_squared_error
+from advvae.models import AdversarialVAE
+from tests.networks import changed, objective, real_images, small_networks, snapshot
+
+CPU = torch.device("cpu")
+
+
+def noise(n: int = 6, latent_dim: int = 3) -> tuple[Tensor, Tensor]:
+    return draw_noise(n, latent_dim, torch.Generator().manual_seed(2), CPU)
+
+
+def played(weights: Objective, with_discriminator: bool = True, lr: float = 1e-2) -> tuple[Players, Tensor]:
+    networks = small_networks()
+    if not with_discriminator:
+        networks.discriminator = None
+    players = make_players(networks, lr, CPU)
+    return players, play_step(players, weights, real_images(), noise(), "32")
+
+
+class Textbook:
+    """Section by section as the formulas say it: no freezing, no sharing, nothing clever."""
+
+    def __init__(self, weights: Objective) -> None:
+        networks = small_networks().train()
+        vae_optimizer = torch.optim.Adam(networks.vae_parameters(), lr=1e-2)
+        discriminator_optimizer = torch.optim.Adam(networks.discriminator_parameters(), lr=1e-2)
+        x, (epsilon, z) = real_images(), noise()
+        judge = copy.deepcopy(networks.discriminator)  # statistics of the VAE's turn are thrown away
+        assert judge is not None
+        mean, logvar = networks.encode(x)
+        reconstruction = networks.decode(mean + (0.5 * logvar).exp() * epsilon)
+        sample = networks.decode(z)
+        recon = (x - reconstruction).square().mean()
+        kld = (-0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(1)).mean()
+        one, zero = torch.ones(len(x)), torch.zeros(len(x))
+        by_reconstruction, by_sample = bce(judge(reconstruction), one), bce(judge(sample), one)
+        loss = recon + weights.kld_weight * kld
+        loss = loss + weights.recon_weight * by_reconstruction + weights.gen_weight * by_sample
+        loss.backward()
+        vae_optimizer.step()
+        discriminator_optimizer.zero_grad()
+        assert networks.discriminator is not None
+        fakes = copy.deepcopy(networks.discriminator)
+        fakes.load_state_dict(networks.discriminator.state_dict())
+        real_loss = bce(networks.discriminate(x), one)
+        buffers = {name: buffer.clone() for name, buffer in networks.discriminator.named_buffers()}
+        fake_loss = bce(networks.discriminate(reconstruction.detach()), zero)
+        fake_loss = 0.5 * fake_loss + 0.5 * bce(networks.discriminate(sample.detach()), zero)
+        discriminator_loss = 0.5 * (real_loss + fake_loss)
+        discriminator_loss.backward()
+        discriminator_optimizer.step()
+        for name, buffer in networks.discriminator.named_buffers():
+            buffer.copy_(buffers[name])
+        self.networks = networks
+        self.terms = torch.stack([loss, recon, kld, by_reconstruction, by_sample, discriminator_loss]).detach()
+
+
+def test_a_step_gives_the_losses_and_weights_of_the_textbook() -> None:
+    players, terms = played(objective())
+    textbook = Textbook(objective())
+    torch.testing.assert_close(terms, textbook.terms, rtol=1e-5, atol=1e-6)
+    ours, theirs = players.networks.state_dict(), textbook.networks.state_dict()
+    for name, tensor in theirs.items():
+        if "stages" in name and name.endswith("0.bias"):
+            continue  # batch normalisation takes this bias away: its gradient is rounding, which Adam scales up
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=2e-4, msg=f"{name} differs")
+
+
+def test_the_vae_turn_leaves_the_discriminator_without_gradients_and_unmoved() -> None:
+    players = make_players(small_networks(), 1e-2, CPU)
+    before = snapshot(players.networks)
+    with_gradient = []
+    handles = [
+        parameter.register_hook(lambda gradient: with_gradient.append(gradient))
+        for parameter in players.networks.discriminator_parameters()
+        if parameter.requires_grad
+    ]
+    game._vae_step(players, objective(), real_images(), noise(), "32")
+    assert handles == []
+    assert with_gradient == []
+    assert changed(before, players.networks, lambda name: name.startswith("discriminator")) == []
+    assert changed(before, players.networks, lambda name: name == "decoder.input.weight")
+
+
+def test_the_discriminator_turn_leaves_encoder_and_decoder_unmoved() -> None:
+    players = make_players(small_networks(), 1e-2, CPU)
+    before = snapshot(players.networks)
+    game._discriminator_step(players, real_images(), real_images(seed=3), real_images(seed=4), "32")
+    assert changed(before, players.networks, lambda name: not name.startswith("discriminator")) == []
+    assert changed(before, players.networks, lambda name: name == "discriminator.logit.weight")
+
+
+class BrightnessJudge(nn.Module):
+    """A discriminator that takes brighter images for more real: its gradient is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images.flatten(1).mean(1)
+
+
+class Constant(nn.Module):
+    """A decoder of one parameter: every image has this brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brightness = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.brightness.expand(len(z), 1, 8, 8)
+
+
+class Centre(nn.Module):
+    """An encoder that sends every image to N(0, I)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(3))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean.expand(len(images), 3), torch.zeros(len(images), 3)
+
+
+@pytest.mark.parametrize(("recon_weight", "gen_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_the_adversarial_gradient_pulls_the_decoder_towards_what_passes_for_real(
+    recon_weight: float, gen_weight: float
+) -> None:
+    networks = AdversarialVAE(Centre(), Constant(), BrightnessJudge(), latent_dim=3)
+    players = make_players(networks, 0.1, CPU)
+    brightness = networks.get_parameter("decoder.brightness")
+    grey = torch.zeros(6, 1, 8, 8)  # equal to the reconstruction: the only gradient is the adversarial one
+    gradients: list[float] = []
+    step = players.vae_optimizer.step
+
+    def record() -> None:
+        assert brightness.grad is not None
+        gradients.append(brightness.grad.item())
+        step()
+
+    players.vae_optimizer.step = record  # type: ignore[method-assign,assignment]
+    play_step(players, Objective(mean_squared_error, 0.0, recon_weight, gen_weight), grey, noise(), "32")
+    # d softplus(-5b)/db at b = 0 is -5/2 for each of the terms: descending it makes the images brighter
+    assert gradients == pytest.approx([-2.5 * (recon_weight + gen_weight)])
+    assert brightness.item() > 0
+
+
+def test_the_discriminators_running_statistics_are_those_of_the_real_images_alone() -> None:
+    players, _ = played(objective())
+    alone = small_networks().train()
+    alone.discriminate(real_images())
+    for name, buffer in alone.named_buffers():
+        if name.startswith("discriminator"):
+            torch.testing.assert_close(players.networks.get_buffer(name), buffer)
+    assert players.networks.get_buffer("discriminator.stages.0.1.num_batches_tracked") == 1
+
+
+def test_the_decoders_running_statistics_move_with_both_of_its_passes() -> None:
+    for weights in (objective(), objective(gen_weight=0.0)):
+        players, _ = played(weights)
+        assert players.networks.get_buffer("decoder.stages.0.1.num_batches_tracked") == 2
+        assert players.networks.get_buffer("encoder.stages.0.1.num_batches_tracked") == 1
+
+
+def test_each_pass_through_the_discriminator_is_normalised_by_its_own_batch() -> None:
+    network = nn.BatchNorm1d(1).train()
+    with own_batch_statistics(network):
+        normalised = network(torch.tensor([[1.0], [3.0]]))
+    assert normalised.flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
+    assert network.get_buffer("running_mean").item() == 0
+    assert network.num_batches_tracked == 0
+    network(torch.tensor([[1.0], [3.0]]))
+    assert network.get_buffer("running_mean").item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("recon_weight", "gen_weight", "passes"), [(0.5, 0.5, 5), (0.0, 0.5, 4), (0.5, 0.0, 4), (0.0, 0.0, 3)]
+)
+def test_a_weight_of_zero_skips_the_pass_through_the_discriminator(
+    recon_weight: float, gen_weight: float, passes: int
+) -> None:
+    players = make_players(small_networks(), 1e-2, CPU)
+    calls = []
+    players.networks.get_submodule("discriminator").register_forward_hook(lambda *_: calls.append(1))
+    weights = objective(recon_weight=recon_weight, gen_weight=gen_weight)
+    terms = play_step(players, weights, real_images(), noise(), "32")
+    assert len(calls) == passes
+    assert terms[TERMS.index("discriminator_loss")] > 0  # it learns from both kinds of fake all the same
+
+
+def test_an_infinite_logit_of_a_skipped_term_does_not_reach_the_loss() -> None:
+    players = make_players(small_networks(), 1e-2, CPU)
+    players.networks.get_parameter("discriminator.logit.bias").fill_(-torch.inf)
+    terms = game._vae_step(players, objective(recon_weight=0.0, gen_weight=0.0), real_images(), noise(), "32")[2]
+    assert torch.stack(terms).isfinite().all()  # 0 · ∞ would be NaN
+
+
+def test_gen_weight_reaches_the_decoder() -> None:
+    without, _ = played(objective(gen_weight=0.0))
+    with_weight, _ = played(objective(gen_weight=1.0))
+    assert not torch.equal(
+        without.networks.state_dict()["decoder.input.weight"], with_weight.networks.state_dict()["decoder.input.weight"]
+    )
+
+
+def test_a_plain_vae_plays_alone() -> None:
+    players, terms = played(objective(recon_weight=0.0, gen_weight=0.0), with_discriminator=False)
+    assert players.discriminator_optimizer is None
+    assert terms[3:].tolist() == [0.0, 0.0, 0.0]
+    assert players.networks.get_buffer("decoder.stages.0.1.num_batches_tracked") == 1
+    assert terms_played(players, objective(recon_weight=0.0, gen_weight=0.0)) == ["vae_loss", "recon", "kld"]
+
+
+def test_bfloat16_keeps_losses_and_statistics_in_float32() -> None:
+    players = make_players(small_networks(), 1e-2, CPU)
+    terms = play_step(players, objective(), real_images(), noise(), "bf16")
+    _, exact = played(objective())
+    assert terms.dtype == torch.float32
+    torch.testing.assert_close(terms, exact, rtol=0.05, atol=0.02)
+    assert {tensor.dtype for tensor in players.networks.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_choosing_a_precision_changes_nothing() -> None:
+    networks = small_networks()
+    before = snapshot(networks)
+    state = torch.get_rng_state()
+    assert game.choose_precision(networks, objective(), real_images(), 1e-3, CPU) in ("32", "bf16")
+    assert changed(before, networks, lambda _: True) == []
+    assert torch.equal(torch.get_rng_state(), state)

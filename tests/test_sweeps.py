@@ -1,0 +1,78 @@
+"""Sweeps through the command: complete runs, one summary, and failures that stay where they are."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.command import TINY, Command
+
+SWEEP = ("-m", "mode=train", "dataset=digits", *TINY)
+
+
+def summary(advvae: Command) -> tuple[Path, list[dict[str, str]]]:
+    (folder,) = (advvae.cwd / "outputs" / "sweeps").iterdir()
+    with (folder / "summary.csv").open(newline="") as file:
+        return folder, list(csv.DictReader(file))
+
+
+def test_two_axes_give_complete_runs_a_table_and_a_picture(advvae: Command) -> None:
+    arguments = ("gen_weight=0,0.5", "recon_weight=0,0.5", "then=[outlier]", "out_dataset=photos")
+    assert advvae(*SWEEP, *arguments).status == 0
+    folder, rows = summary(advvae)
+    assert [(row["gen_weight"], row["recon_weight"]) for row in rows] == [
+        ("0", "0"), ("0", "0.5"), ("0.5", "0"), ("0.5", "0.5")
+    ]  # fmt: skip
+    for row in rows:
+        assert row["status"] == "finished"
+        assert float(row["val_loss"]) > 0
+        assert 0 <= float(row["scores.loss.auroc"]) <= 1
+        assert (folder / row["job"] / "checkpoints" / "best.pt").is_file()
+    assert (folder / "summary.png").is_file()
+
+
+@pytest.mark.parametrize("values", ["-1,0", "0,-1"])
+def test_a_failed_job_is_a_row_and_the_others_finish(advvae: Command, values: str) -> None:
+    result = advvae(*SWEEP, f"gen_weight={values}")
+    assert result.status == 1
+    assert "gen_weight must be" in result.errors
+    _, rows = summary(advvae)
+    by_weight = {row["gen_weight"]: row for row in rows}
+    assert by_weight["0"]["status"] == "finished"
+    assert by_weight["-1"]["status"] == "failed"
+    assert "gen_weight must be a finite number" in by_weight["-1"]["error"]
+
+
+@pytest.mark.parametrize("typed", ["gen_wieght=0,1", "loss=mse,l1", "gen_weight=0,abc"])
+def test_a_sweep_that_cannot_be_composed_leaves_nothing(advvae: Command, typed: str) -> None:
+    result = advvae(*SWEEP, typed)
+    assert result.status == 1
+    assert "Traceback" not in result.errors
+    assert list(advvae.cwd.iterdir()) == []
+
+
+def test_the_objective_is_what_a_job_returns(advvae: Command) -> None:
+    from advvae.config import Config
+    from advvae.errors import UserError
+    from advvae.jobs import objective
+
+    measured = {"val_loss": 1.0, "scores": {"loss": {"auroc": 0.75}}}
+    nothing: dict[str, object] = {}
+
+    def config(name: str | None) -> Config:
+        return Config(objective=name, **nothing)  # type: ignore[arg-type]
+
+    assert objective(config(None), measured) == 1.0
+    assert objective(config("scores.loss.auroc"), measured) == 0.75
+    with pytest.raises(UserError, match="val_loss"):
+        objective(config("val_mse"), measured)
+
+
+def test_an_objective_on_outliers_that_is_asked_for(advvae: Command) -> None:
+    then = ("then=[outlier]", "out_dataset=photos", "objective=scores.loss.auroc", "allow_outlier_selection=true")
+    advvae.train(*then)
+    result = advvae(
+        "mode=train", "dataset=digits", *TINY, "objective=scores.loss.auroc", "allow_outlier_selection=true"
+    )
+    assert result.status == 1
+    assert "objective=scores.loss.auroc was not measured" in result.message
