@@ -4,6 +4,8 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 ADVVAE := $(VENV_PYTHON) -m advvae
 INSTALLED := $(VENV)/.installed
+DEMO := outputs/demo
+TO_DEMO := tracker=none output_dir=$(DEMO)
 
 .DEFAULT_GOAL := help
 .PHONY: help install lint types test test-all demo clean
@@ -36,11 +38,14 @@ test-all: lint types ## the same with the slow tests: launchers, wheels, long tr
 	$(VENV_PYTHON) -m pytest --quiet -m ''
 
 demo: $(INSTALLED) ## train on handwritten digits without the 9; then test, sample, and find photos and 9s as outliers
-	$(ADVVAE) mode=train dataset=digits 'dataset.drop_classes=[9]' n_epochs=30 tracker=none output_dir=outputs/demo
-	$(ADVVAE) mode=test dataset=digits tracker=none output_dir=outputs/demo
-	$(ADVVAE) mode=sample dataset=digits num_samples=64 tracker=none output_dir=outputs/demo
-	$(ADVVAE) mode=outlier dataset=digits out_dataset=photos tracker=none output_dir=outputs/demo
-	$(ADVVAE) mode=outlier dataset=digits out_dataset=digits 'out_dataset.keep_classes=[9]' tracker=none output_dir=outputs/demo
+	rm -rf $(DEMO)
+	$(ADVVAE) mode=train dataset=digits 'dataset.drop_classes=[9]' n_epochs=30 batch_size=32 sample_and_save_frequency=10 $(TO_DEMO)
+	$(ADVVAE) mode=test dataset=digits $(TO_DEMO)
+	$(ADVVAE) mode=sample dataset=digits num_samples=64 $(TO_DEMO)
+	$(ADVVAE) mode=outlier dataset=digits out_dataset=photos $(TO_DEMO)
+	$(ADVVAE) mode=outlier dataset=digits out_dataset=digits 'out_dataset.keep_classes=[9]' $(TO_DEMO)
+	@echo 'Pictures and tables:'
+	@find $(DEMO) -name '*.png' ! -path '*/samples/0*' -o -name '*.csv' -o -name metrics.json | sort
 
 clean: ## remove .venv, caches and builds; outputs and data stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,8 @@
 """What each mode does: from a settled config to networks, data, and the verb that works on them."""
 
 import logging
-import time
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from advvae.data import Split
     from advvae.losses import Objective
     from advvae.models import AdversarialVAE
+    from advvae.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +32,11 @@ class Job:
     run: Run
     checkpoint: "Checkpoint | None"
     discriminator: "Checkpoint | None"
-    started: float = field(default_factory=time.monotonic)
+    resources: ExitStack  # closes what the job opens, however it ends
 
     @property
     def folder(self) -> Path:
         return self.run.folder
-
-    def seconds(self) -> float:
-        """Since the job began."""
-        return time.monotonic() - self.started
 
     @cached_property
     def device(self) -> "torch.device":
@@ -55,6 +52,22 @@ class Job:
     @cached_property
     def source(self) -> Any:
         return build_source("dataset", self.config.dataset)
+
+    @cached_property
+    def tracker(self) -> "Tracker":
+        """Opened when first used: by then all of the config is decided."""
+        from advvae.tracking import open_tracker
+
+        config, training = self.config, self.checkpoint.training if self.checkpoint else None
+        tracker = open_tracker(
+            config.tracker,
+            folder=self.folder,
+            config=vars(config),
+            run_name=f"{config.mode}-{config.dataset['name']}-{self.folder.name}",
+            images_allowed=not getattr(self.source, "private", False),
+            run_id=training.tracker_run_id if training and config.mode == "train" else None,
+        )
+        return self.resources.enter_context(tracker)
 
     def split(self, name: str) -> "Split":
         """A split of the dataset."""
@@ -83,12 +96,12 @@ class Job:
         )
 
 
-def open_job(settled: Settled, run: Run) -> Job:
+def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     """Prepare a run: what was taken is said and written, seeds are set."""
     import torch
 
     config = settled.config
-    job = Job(config, run, settled.checkpoint, settled.discriminator)
+    job = Job(config, run, settled.checkpoint, settled.discriminator, resources)
     select_device(config.device)  # a device that is not there is told before any work
     run.add_overrides(settled.taken())
     for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
@@ -118,12 +131,13 @@ def train(job: Job) -> dict[str, Any]:
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.game import choose_precision
-    from advvae.tracking import open_tracker
 
     config = job.config
     if config.dataset["channels"] is None:
         config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir))
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
+    if "outlier" in config.then:
+        job.outliers()  # a mistake in it is told before hours of training, not after
     networks = build_networks(config)
     if config.precision == "auto":
         images = next(iter(train_split.batches(config.batch_size, job.device)))
@@ -132,27 +146,17 @@ def train(job: Job) -> dict[str, Any]:
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
     job.run.write_config(config)
-    resumed = job.checkpoint
-    tracker = open_tracker(
-        config.tracker,
+    metrics = trainer.train(
+        config,
+        networks,
+        job.objective,
+        train_split,
+        select_split,
         folder=job.folder,
-        config=vars(config),
-        run_name=f"{config.dataset['name']}-{job.folder.name}",
-        images_allowed=not getattr(job.source, "private", False),
-        run_id=resumed.training.tracker_run_id if resumed and resumed.training else None,
+        device=job.device,
+        tracker=job.tracker,
+        resumed=job.checkpoint,
     )
-    with tracker as open_run:
-        metrics = trainer.train(
-            config,
-            networks,
-            job.objective,
-            train_split,
-            select_split,
-            folder=job.folder,
-            device=job.device,
-            tracker=open_run,
-            resumed=resumed,
-        )
     job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
     return metrics
 
@@ -315,13 +319,26 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return named
 
 
-def report(job: Job, metrics: dict[str, Any]) -> None:
+PICTURES = {"test": ("reconstructions",), "sample": ("samples",), "outlier": ("histograms", "roc")}
+
+
+def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
+    """Report what a mode measured and drew; training has done so epoch by epoch."""
+    if mode == "train":
+        return
+    epoch = job.checkpoint.training.epoch if job.checkpoint and job.checkpoint.training else 0
+    job.tracker.log({name: value for name, value in flat(metrics).items() if isinstance(value, int | float)}, epoch)
+    for name in PICTURES[mode]:
+        job.tracker.image(name, job.folder / f"{name}.png", epoch)
+
+
+def report(job: Job) -> None:
     """The short table that every run ends with, and where its files are."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
-    for name, value in flat(metrics).items():
+    for name, value in flat(job.run.metrics).items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console = Console()
     console.print(table)

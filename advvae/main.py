@@ -3,8 +3,8 @@
 import errno
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -41,14 +41,16 @@ def run_job(composed: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == hydra.types.RunMode.MULTIRUN
     output_dir = Path(composed.output_dir).resolve()
     overrides = list(hydra_config.overrides.task)
-    with runs.open_run(folder, output_dir, overrides, keep_failed=in_sweep) as run_folder:
-        job = jobs.open_job(composing.settled_config(composed, folder, in_sweep), run_folder)
-        metrics: dict[str, Any] = {}
+    with runs.open_run(folder, output_dir, overrides, keep_failed=in_sweep) as run_folder, ExitStack() as resources:
+        job = jobs.open_job(composing.settled_config(composed, folder, in_sweep), run_folder, resources)
         for mode in job.config.modes:
-            metrics |= MODES[mode](job)
-        run_folder.finish(metrics, job.seconds())
-        jobs.report(job, metrics)
-        return jobs.objective(job.config, metrics)
+            measured = MODES[mode](job)
+            run_folder.metrics |= measured
+            jobs.track(job, mode, measured)
+        result = jobs.objective(job.config, run_folder.metrics)
+        run_folder.finish()
+        jobs.report(job)
+        return result
 
 
 def main() -> None:

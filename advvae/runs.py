@@ -27,6 +27,8 @@ class Run:
         self.folder = folder
         self.overrides = overrides
         self.resumed = resumed
+        self.metrics: dict[str, Any] = {}  # what was measured so far
+        self._started = time.monotonic()
         if not resumed:
             self.add_overrides([])
         self._write_metrics({"status": "running"})
@@ -43,18 +45,21 @@ class Run:
         self.overrides = [*self.overrides, *taken]
         _write(self.folder / ".hydra" / "overrides.yaml", yaml.safe_dump(self.overrides, allow_unicode=True))
 
-    def finish(self, metrics: dict[str, Any], seconds: float) -> None:
+    def finish(self) -> None:
         """Write the metrics of a run that came to its end."""
-        self._write_metrics({"status": "finished", "seconds": round(seconds, 3), **metrics})
+        self._write_metrics({"status": "finished", "seconds": self._seconds(), **self.metrics})
 
-    def fail(self, status: str, error: str, seconds: float) -> None:
-        """Write why a run did not come to its end."""
-        self._write_metrics({"status": status, "error": error, "seconds": round(seconds, 3)})
+    def fail(self, status: str, error: str) -> None:
+        """Write why a run did not come to its end, and what it had measured."""
+        self._write_metrics({"status": status, "error": error, "seconds": self._seconds(), **self.metrics})
 
     def has_results(self) -> bool:
         """Whether anything stands in the folder that the run was opened for."""
         opened = {"config.yaml", ".hydra", "metrics.json", "advvae.log", LOCK}
         return any(entry.name not in opened for entry in self.folder.iterdir())
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
 
     def _write_metrics(self, metrics: dict[str, Any]) -> None:
         _write(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -70,7 +75,6 @@ def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: 
         UserError: another process holds the folder, or it cannot be written.
     """
     resumed = (folder / ".hydra" / "overrides.yaml").is_file()
-    started = time.monotonic()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -86,7 +90,7 @@ def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: 
     except BaseException as error:
         if run is not None:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            run.fail(status, str(error) or type(error).__name__, time.monotonic() - started)
+            run.fail(status, str(error) or type(error).__name__)
             if not (keep_failed or resumed or run.has_results()):
                 remove_folder(folder, output_dir)
         raise

@@ -15,6 +15,9 @@ def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def advvae(tmp_path: Path, shared_data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command, in an empty current folder."""
+def advvae(
+    tmp_path: Path, shared_data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """The command, in an empty current folder; the default tracker records nothing."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     return Command(tmp_path, shared_data_dir, capsys)

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
+from advvae import sampler
 from advvae.checkpoint import read_checkpoint
+from advvae.errors import UserError
 from tests.command import TINY, Command
 
 
@@ -222,3 +224,34 @@ def test_m_goes_before_or_after_the_overrides(advvae: Command, multirun_first: b
     result = advvae("-m", *overrides) if multirun_first else advvae(*overrides[:3], "-m", *overrides[3:])
     assert result.status == 0, result.errors
     assert len(advvae.runs()) == 2
+
+
+def test_each_mode_reports_to_the_tracker(advvae: Command) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = advvae.train("tracker=tensorboard", "n_epochs=2", "then=[test,outlier]", "out_dataset=photos").folder
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    found = metrics(folder)
+    assert [event.step for event in events.Scalars("val_loss")] == [1, 2]
+    assert events.Scalars("scores.loss.auroc")[0].value == pytest.approx(found["scores"]["loss"]["auroc"])
+    assert {"samples", "reconstructions", "histograms", "roc"} <= set(events.Tags()["images"])
+
+
+def test_a_mode_that_fails_after_training_loses_no_metrics(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(sampler, "sample", fail)
+    result = advvae("mode=train", "dataset=digits", *TINY, "then=[sample]")
+    assert result.status == 1
+    assert metrics(result.folder)["status"] == "failed"
+    assert metrics(result.folder)["val_loss"] > 0
+
+
+def test_a_mistake_in_what_follows_is_told_before_training(advvae: Command) -> None:
+    arguments = ("then=[outlier]", "out_dataset=folder", "out_dataset.root=nowhere")
+    result = advvae("mode=train", "dataset=digits", *TINY, *arguments)
+    assert result.status == 1
+    assert "nowhere" in result.message
+    assert advvae.runs() == []

@@ -138,7 +138,7 @@ def test_unknown_tracker_names_the_choices(tmp_path: Path) -> None:
 
 
 def test_tensorboard_holds_numbers_pictures_and_config(tmp_path: Path, picture: Path) -> None:
-    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing import event_accumulator
 
     track(tmp_path, picture, settings={"name": "tensorboard", "images": None}, images_allowed=False)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
