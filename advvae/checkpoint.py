@@ -84,7 +84,7 @@ def save_checkpoint(path: Path, networks: AdversarialVAE, config: dict[str, Any]
             torch.save({"format": FORMAT, "config": config, **parts, "training": asdict(training)}, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except RuntimeError as error:  # how torch reports a full disk
         raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -99,8 +99,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises many kinds: RuntimeError, EOFError, UnpicklingError, OSError …
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged, or not a checkpoint: {reason[:200]}") from None
+        raise UserError(f"{path} is damaged, or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"{path} is not a checkpoint: it holds no weights")
     if "format" not in content:
@@ -108,8 +107,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, shapes, parts, training=None)
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}; this version reads format {FORMAT}")
-    training = Training(**content["training"]) if content.get("training") else None
-    return Checkpoint(path, content["config"], {part: content[part] for part in PARTS if part in content}, training)
+    try:
+        training = Training(**content["training"]) if content.get("training") else None
+        config = dict(content["config"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged, or not a checkpoint: its config or training state is not whole") from None
+    return Checkpoint(path, config, {part: content[part] for part in PARTS if part in content}, training)
 
 
 def sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -34,7 +35,7 @@ FLAG_KEYS = (
 HYDRA_FLAGS = (
     *("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run", "-i", "--info"),
     *("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "-sc", "--shell-completion"),
-    *("--version", "--hydra-help", "--experimental-rerun"),
+    *("--hydra-help", "--experimental-rerun"),
 )
 
 
@@ -46,12 +47,19 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     if any(argument in ("--help", "-h") for argument in arguments):
         print(help_text())
         raise SystemExit(0)
+    if "--version" in arguments:
+        print(f"advvae {version('advvae')}")
+        raise SystemExit(0)
     equivalent = overrides_for_flags(arguments)
+    names = [argument.partition("=")[0] for argument in equivalent or arguments]
+    unknown = [name for name in names if name[:1] in "-~" and name not in HYDRA_FLAGS]
+    if unknown:
+        raise SystemExit(f"there is no {unknown[0]}: advvae takes key=value; advvae --help lists the keys")
     if equivalent is not None:
         raise SystemExit(f"advvae takes overrides, not flags. Type:\n  advvae {shlex.join(equivalent)}")
-    unknown = [name for name in (a.partition("=")[0] for a in arguments) if name[:1] == "-" and name not in HYDRA_FLAGS]
-    if unknown:
-        raise SystemExit(f"there is no flag {unknown[0]}: advvae takes key=value; advvae --help lists the keys")
+    for group in GROUPS[:-1]:  # an experiment alone may be null
+        if f"{group}=null" in arguments:
+            raise SystemExit(f"{group}=null: choose one of {', '.join(group_options(group))}")
     # Hydra 1.3's parser refuses -m between overrides
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return [*multirun[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]

@@ -10,6 +10,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,6 +18,7 @@ from advvae import runs
 from advvae.cli import config_dirs
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config, check
 from advvae.errors import UserError
+from advvae.outlier.scores import named_scores
 from advvae.settle import Settled, resumed_folder, settle
 
 
@@ -42,6 +44,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     hydra_config = HydraConfig.get()
     config = _typed_config(composed, hydra_config)
     check(config)
+    _check_scores(config.scores)
     if config.resume and in_sweep and config.resume != "auto":
         raise UserError(f"resume={config.resume} names one run; a sweep starts new ones")
     if config.resume == "auto":  # decided when the folder was
@@ -59,29 +62,58 @@ def remove_empty_sweep() -> None:
 
 
 def explain(error: Exception) -> str:
-    """One line of what Hydra says in several, without its internal names, and with the key that was probably meant."""
+    """One line of what Hydra says in several, without its internal names, and with what was probably meant."""
     text = str(error).split("Config search path:")[0]
     if unknown := re.match(r"Could not override '([^']*)'", text):
         name = unknown[1]
         near = difflib.get_close_matches(name, [*FLAT_KEYS, *GROUPS], n=1)
         return f"there is no key '{name}'; " + (f"did you mean {near[0]}?" if near else "advvae --help lists them")
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': advvae takes key=value; quote odd characters, as in \"key='a=b, c'\""
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(text.split())
     options = re.findall(r"^\t(.*)$", text, re.MULTILINE)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\t")]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\t", " "))]
     if isinstance(error.__cause__, OmegaConfBaseException):
-        lines += str(error.__cause__).splitlines()[:1]
-    return " ".join([*lines, ", ".join(options)]).strip()
+        lines.append(str(error.__cause__).splitlines()[0].replace("'Config'", "what advvae takes"))
+    line = " ".join([*lines, ", ".join(options)]).strip().removeprefix("In 'config': ")
+    return line.replace("str is not a ListConfig", "it takes a list, as in key=[a,b]")
 
 
 def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:
-    """The composed config as a plain object; each group's `name` is the option that was chosen."""
-    values = {f.name: composed[f.name] for f in fields(Config)}
-    plain: dict[str, Any] = {
-        k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in values.items()
-    }
-    config = Config(**plain)
+    """The composed config as a plain object; each group's `name` is the option that was chosen.
+
+    Paths become absolute, so that a run can be used and resumed from another folder.
+    """
+    known = [f.name for f in fields(Config)]
+    unknown = [str(key) for key in composed if key not in (*known, "hydra")]
+    if unknown:
+        raise UserError(f"there is no key '{unknown[0]}': advvae --help lists them")
+    values = {name: composed[name] for name in known}
+    plain: dict[str, Any] = {}
+    for k, v in values.items():
+        plain[k] = OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v
     for group in ("dataset", "out_dataset", "model", "loss", "tracker"):
-        getattr(config, group)["name"] = hydra_config.runtime.choices[group]
-    return config
+        plain[group]["name"] = hydra_config.runtime.choices[group]
+    for group in ("dataset", "out_dataset"):
+        plain[group] = {"size": None, "channels": None, **plain[group]}
+        _make_absolute(plain[group], ("root", "path"))
+    _make_absolute(plain, ("data_dir", "output_dir"))
+    return Config(**plain)
+
+
+def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if isinstance(values.get(name), str) and values[name]:
+            values[name] = str(Path(values[name]).expanduser().absolute())
+
+
+def _check_scores(scores: list[Any]) -> None:
+    """Refuse scores that there are not, before anything heavy is loaded."""
+    named_scores([item for item in scores if isinstance(item, str)])
+    for item in scores:
+        if not isinstance(item, str) and not (isinstance(item, dict) and "_target_" in item):
+            raise UserError(f"scores takes names and {{_target_: …}} items, got {item}")
 
 
 def _typed_keys(hydra_config: Any) -> set[str]:
@@ -89,33 +121,36 @@ def _typed_keys(hydra_config: Any) -> set[str]:
     overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
     typed = {override.key_or_group.replace("/", ".") for override in overrides}
     experiment = hydra_config.runtime.choices.get("experiment")
-    if experiment:
-        for source in hydra_config.runtime.config_sources:
-            path = Path(source.path, "experiment", f"{experiment}.yaml")
-            if source.schema == "file" and path.is_file():
-                typed |= _keys_of_experiment(yaml.safe_load(path.read_text()) or {})
-    return typed
+    folders = [Path(source.path, "experiment") for source in hydra_config.runtime.config_sources if source.path]
+    return typed | (_keys_of_experiment(experiment, folders) if experiment else set())
 
 
-def _keys_of_experiment(content: dict[str, Any]) -> set[str]:
-    keys = set()
+def _keys_of_experiment(name: str, folders: list[Path]) -> set[str]:
+    """The keys and groups that an experiment's file sets, with those of the experiments that it builds on."""
+    path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
+    content = (yaml.safe_load(path.read_text()) if path else None) or {}
+    keys: set[str] = set()
     for item in content.pop("defaults", []):
-        keys |= {name.removeprefix("override ").strip("/") for name in item} if isinstance(item, dict) else set()
-    for name, value in content.items():
-        keys |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else {name}
+        if isinstance(item, dict):
+            keys |= {group.removeprefix("override ").strip("/") for group in item}
+        elif item != "_self_":
+            keys |= _keys_of_experiment(item, folders)
+    for key, value in content.items():
+        keys |= {f"{key}.{part}" for part in value} if isinstance(value, dict) else {key}
     return keys
 
 
 def _run_dir(*, _root_: DictConfig) -> str:
     """The folder to resume, or a new one. Mistakes are left to the job, which says them."""
-    config = _typed_config(_root_, _root_.hydra)
+    dataset = _root_.hydra.runtime.choices.dataset
     try:
+        config = _typed_config(_root_, _root_.hydra)
         if config.mode == "train":
             resumed = resumed_folder(config)
             if resumed:
                 return str(resumed)
         else:
-            config = settle(config, _typed_keys(_root_.hydra)).config
+            dataset = settle(config, _typed_keys(_root_.hydra)).config.dataset["name"]
     except UserError:
         pass
-    return str(runs.new_folder(config.output_dir, config.mode, config.dataset["name"]))
+    return str(runs.new_folder(_root_.output_dir, _root_.mode, dataset))

@@ -4,26 +4,25 @@ Imports no torch, so that mistakes are answered at once.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import CompactHydraException
-
 from advvae.errors import UserError
-from advvae.outlier.scores import SCORES
+from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # an installed wheel, or a checkout
 
 MODES = ("train", "test", "sample", "outlier")
+METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>.<metric>
+    "train": ("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
+    "test": ("loss", "mse", "psnr", "ssim", "kld"),
+}
 PRECISIONS = ("auto", "32", "bf16")
 SMALLEST_SIZE = 8
-
-
-class ConfigError(CompactHydraException):
-    """A setting the user can fix: Hydra shows it as one line, without a traceback."""
 
 
 def key(meaning: str, choices: Iterable[str] = ()) -> Any:
@@ -104,12 +103,6 @@ GROUPS = ("dataset", "out_dataset", "model", "loss", "mode", "tracker", "experim
 FLAT_KEYS = {f.name: f.metadata for f in fields(Config) if f.metadata}
 
 
-def default_hidden_dims(size: int) -> list[int]:
-    """32, 64, 128, … doubling to 512 at most, until the map is 2 px: [32, 64, 128, 256] at 32 px."""
-    n_stages = max(1, math.ceil(math.log2(size / 2)))
-    return [min(32 * 2**stage, 512) for stage in range(n_stages)]
-
-
 def check(config: Config) -> None:
     """Refuse values that no run can have, naming the key.
 
@@ -131,31 +124,38 @@ def check(config: Config) -> None:
         )
     if config.mode != "train" and config.resume:
         raise UserError(f"resume= belongs to mode=train, got mode={config.mode}")
-    if config.objective and config.objective.split(".")[0] in ("scores", "sets") and not config.allow_outlier_selection:
-        raise UserError(
-            f"objective={config.objective} is measured on real outliers: choosing by it makes the result optimistic; "
-            "allow_outlier_selection=true lets you"
-        )
+    if config.deterministic and config.precision == "bf16":
+        raise UserError("deterministic=true needs precision=32, got precision=bf16")
+    _check_objective(config)
 
 
-def check_network(config: Config) -> None:
-    """Refuse a network that the images do not fit. `size` and `hidden_dims` are known by now.
+def check_settled(config: Config) -> None:
+    """Refuse what the settled config shows: a network that the images do not fit, images that are nowhere.
 
     Raises:
-        UserError: too small an image for the stages, or for the loss.
+        UserError: too small an image for the stages, or for the loss; a folder or file that is missing.
     """
+    for group in ("dataset", "out_dataset") if "outlier" in config.modes else ("dataset",):
+        node = getattr(config, group)
+        name = {"folder": "root", "array": "path"}.get(node["name"])
+        if name and not node[name]:
+            raise UserError(f"{group}={node['name']} needs {group}.{name}=<where the images are>")
+        if name and not Path(node[name]).exists():
+            raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
     assert config.size is not None
     assert config.hidden_dims is not None
-    side = config.size
-    for stage in range(len(config.hidden_dims)):
-        if side < 2:
-            raise UserError(
-                f"size={config.size} is too small for {len(config.hidden_dims)} stages "
-                f"(hidden_dims={_shown(config.hidden_dims)}): at most {stage}"
-            )
-        side = (side + 1) // 2
-    if config.loss["name"] == "ms_ssim" and config.size < 33:
-        raise UserError(f"loss=ms_ssim needs images of 33 px or more, got size={config.size}: use loss=ssim")
+    sizes = stage_sizes(config.size, len(config.hidden_dims))
+    if sizes[-2] < 2:
+        raise UserError(
+            f"size={config.size} is too small for {len(config.hidden_dims)} stages "
+            f"(hidden_dims={_shown(config.hidden_dims)}): at most {sizes.index(1)}"
+        )
+    if sizes[-1] == 1 and config.batch_size == 1:
+        raise UserError("batch_size=1 leaves nothing to normalise by where the last map is 1 px: drop a stage")
+    if config.loss["name"] == "ms_ssim" and config.size < MS_SSIM_SMALLEST_SIDE:
+        raise UserError(
+            f"loss=ms_ssim needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got size={config.size}: use loss=ssim"
+        )
 
 
 def _check_ranges(config: Config) -> None:
@@ -184,21 +184,41 @@ def _check_ranges(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     if config.precision not in PRECISIONS:
         raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision}")
-    if config.device not in ("auto", "cpu", "mps") and config.device.split(":")[0] != "cuda":
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
-    for name in config.scores:
-        if isinstance(name, str) and name not in SCORES:
-            raise UserError(f"scores takes {', '.join(SCORES)}, or {{_target_: …}} items; got {name}")
     for mode in config.then:
         if mode not in MODES[1:]:
             raise UserError(f"then takes {', '.join(MODES[1:])}, got {mode}")
+    if len(set(config.then)) < len(config.then):
+        raise UserError(f"then={_shown(config.then)} names a mode twice")
     for group in ("dataset", "out_dataset"):
-        channels = getattr(config, group).get("channels")
-        if channels not in (None, 1, 3):
-            raise UserError(f"{group}.channels must be 1, 3 or null, got {channels}")
+        node = getattr(config, group)
+        if node["channels"] not in (None, 1, 3):
+            raise UserError(f"{group}.channels must be 1, 3 or null, got {node['channels']}")
+        for name in ("keep_classes", "drop_classes"):
+            if node[name] is not None and (not isinstance(node[name], list) or not node[name]):
+                raise UserError(f"{group}.{name} takes a list of classes, as in [normal] or [0,1], got {node[name]}")
     for name in ("data_dir", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"{name} must name a folder, got nothing")
+
+
+def _check_objective(config: Config) -> None:
+    """Refuse an objective that the job's modes do not measure: better now than after hours of training."""
+    if config.objective is None:
+        return
+    measured = [metric for mode in config.modes for metric in METRICS.get(mode, ())]
+    is_outlier_metric = config.objective.startswith("scores.") and config.objective.count(".") == 2
+    if config.objective not in measured and not (is_outlier_metric and "outlier" in config.modes):
+        raise UserError(
+            f"objective={config.objective} is not measured by {' and '.join(config.modes)}: there is "
+            f"{', '.join(measured)}" + (" and scores.<name>.<metric>" if "outlier" in config.modes else "; see then=")
+        )
+    if is_outlier_metric and not config.allow_outlier_selection:
+        raise UserError(
+            f"objective={config.objective} is measured on real outliers: choosing by it makes the result optimistic; "
+            "allow_outlier_selection=true lets you"
+        )
 
 
 def _shown(values: list[Any]) -> str:

@@ -1,8 +1,7 @@
 """Measuring trained networks: `mode=test`, and the validation of a training run."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,30 +13,11 @@ from advvae.figures import reconstruction_grid
 from advvae.losses import Objective, kl_divergence, mean_squared_error, ssim
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
+from advvae.models.evaluation import Device, evaluation
+from advvae.progress import watched
 
-Device = torch.device | str
 SAMPLES_SEED = 0  # of the prior samples that validation shows the discriminator: the same ones after every epoch
 EXACT = 1e-10  # mean squared error in [0, 1] range below which a reconstruction counts as perfect: PSNR 100 dB
-
-
-@contextmanager
-def evaluation(networks: AdversarialVAE, device: Device) -> Iterator[None]:
-    """Networks as they are evaluated: running statistics that stay as they are, no gradients, full float32.
-
-    Every module's mode and the precision settings are put back afterwards.
-    """
-    modes = {module: module.training for module in networks.modules()}
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    networks.eval()
-    # TF32 rounds products to 10 bits, each kernel in its own way: scores would change with the batch size.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
-        for module, training in modes.items():
-            module.training = training
 
 
 def evaluate(
@@ -63,7 +43,8 @@ def evaluate(
         raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
     measured: dict[str, list[Tensor]] = defaultdict(list)
     with evaluation(networks, device):
-        for images in split.batches(batch_size, device, num_workers=num_workers):
+        batches = split.batches(batch_size, device, num_workers=num_workers)
+        for images in watched(batches, f"testing on {split.name}", math.ceil(len(split) / batch_size)):
             terms, reconstruction = _vae_terms(networks, objective, images)
             terms |= {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
             for name, values in terms.items():

@@ -5,17 +5,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from advvae.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; at the end of the block the new file takes the place of `path` at once.
 
     An error inside the block leaves `path` as it was, and nothing else. The folder is made where it is missing.
+
+    Raises:
+        UserError: the file cannot be written, as on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")  # two processes never share one
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         unfinished.unlink(missing_ok=True)

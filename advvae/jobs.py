@@ -1,15 +1,17 @@
 """What each mode does: from a settled config to networks, data, and the verb that works on them."""
 
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advvae.building import build, build_networks, build_source, select_device, trained_networks
 from advvae.config import Config
 from advvae.errors import UserError
-from advvae.runs import Run
+from advvae.runs import Run, flat
 from advvae.settle import Settled
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from advvae.data import Split
     from advvae.losses import Objective
     from advvae.models import AdversarialVAE
+    from advvae.outlier.scores import Score
     from advvae.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -77,6 +80,16 @@ class Job:
         """The outlier set's test split, brought to the network's size and channels."""
         return self._load("out_dataset", build_source("out_dataset", self.config.out_dataset), "test")
 
+    def scores(self) -> "dict[str, Score]":
+        """The outlier scores that the config names."""
+        from advvae.outlier.scores import named_scores
+
+        return named_scores(item if isinstance(item, str) else build("scores", item) for item in self.config.scores)
+
+    def trained_networks(self) -> "AdversarialVAE":
+        """The networks with the weights that were loaded."""
+        return trained_networks(self.config, self.checkpoint, self.discriminator, self.device)
+
     def _load(self, group: str, source: Any, split: str) -> "Split":
         from advvae.data import load_split
 
@@ -107,11 +120,10 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
         if loaded:
             logger.info(f"{role}: {loaded.path}")
+    run.begin()
     run.write_config(config, checksums(settled))
     torch.manual_seed(config.seed)
     if config.deterministic:
-        import os
-
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic with a fixed workspace only
     torch.use_deterministic_algorithms(config.deterministic)
     return job
@@ -127,18 +139,20 @@ def checksums(settled: Settled) -> dict[str, str]:
 
 def train(job: Job) -> dict[str, Any]:
     """`mode=train`: a new run, or one that goes on."""
-    from advvae import trainer
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.game import choose_precision
+    from advvae.outlier.scores import usable_scores
+    from advvae.trainer import Trainer
 
     config = job.config
     if config.dataset["channels"] is None:
-        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir))
-    train_split, (select_split, _) = job.split("train"), job.split("val").halves()
-    if "outlier" in config.then:
-        job.outliers()  # a mistake in it is told before hours of training, not after
+        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir), config.size or 32)
     networks = build_networks(config)
+    if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
+        usable_scores(job.scores(), networks)
+        job.outliers()
+    train_split, (select_split, _) = job.split("train"), job.split("val").halves()
     if config.precision == "auto":
         images = next(iter(train_split.batches(config.batch_size, job.device)))
         precision = choose_precision(networks, job.objective, images, config.lr, job.device)
@@ -146,7 +160,7 @@ def train(job: Job) -> dict[str, Any]:
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
     job.run.write_config(config)
-    metrics = trainer.train(
+    trainer = Trainer(
         config,
         networks,
         job.objective,
@@ -157,6 +171,7 @@ def train(job: Job) -> dict[str, Any]:
         tracker=job.tracker,
         resumed=job.checkpoint,
     )
+    metrics = trainer.train()
     job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
     return metrics
 
@@ -165,9 +180,9 @@ def test(job: Job) -> dict[str, Any]:
     """`mode=test`: reconstruction metrics on the test split."""
     from advvae.evaluator import evaluate
 
-    networks, config = trained_networks(job), job.config
+    config = job.config
     return evaluate(
-        networks,
+        job.trained_networks(),
         job.objective,
         job.split("test"),
         batch_size=config.batch_size,
@@ -183,7 +198,7 @@ def sample(job: Job) -> dict[str, Any]:
 
     config = job.config
     return draw(
-        trained_networks(job),
+        job.trained_networks(),
         num_samples=config.num_samples,
         seed=config.seed,
         device=job.device,
@@ -195,11 +210,10 @@ def sample(job: Job) -> dict[str, Any]:
 def outlier(job: Job) -> dict[str, Any]:
     """`mode=outlier`: the test split against the outlier set's."""
     from advvae.outlier.detector import find_outliers
-    from advvae.outlier.scores import named_scores, usable_scores
+    from advvae.outlier.scores import usable_scores
 
-    config, networks = job.config, trained_networks(job)
-    items = [item if isinstance(item, str) else build("scores", item) for item in config.scores]
-    scores, left_out = usable_scores(named_scores(items), networks)
+    config, networks = job.config, job.trained_networks()
+    scores, left_out = usable_scores(job.scores(), networks)
     for name, reason in left_out.items():
         logger.info(f"score {name} is left out: {reason}")
     return find_outliers(
@@ -213,86 +227,6 @@ def outlier(job: Job) -> dict[str, Any]:
         folder=job.folder,
         num_workers=config.num_workers,
     )
-
-
-def trained_networks(job: Job) -> "AdversarialVAE":
-    """The networks with the weights that were loaded; a part that no file has is None."""
-    import torch
-
-    from advvae.models import AdversarialVAE
-
-    networks = AdversarialVAE(None, None, None, 0)
-    if job.checkpoint:
-        networks = build_networks(job.config)
-        for part in ("encoder", "decoder", "discriminator"):
-            if part not in job.checkpoint.parts:
-                setattr(networks, part, None)
-        job.checkpoint.restore(networks)
-    if job.discriminator:
-        shapes = job.discriminator.config
-        own = {name: shapes[name] for name in ("hidden_dims", "model") if name in shapes}
-        networks.discriminator = build_networks(replace(job.config, **own, train_discriminator=True)).discriminator
-        job.discriminator.restore(networks, parts=("discriminator",))
-    return networks.to(job.device).to(memory_format=torch.channels_last)
-
-
-def build_networks(config: Config) -> "AdversarialVAE":
-    """The networks that `model` names, with fresh weights drawn from the seed."""
-    networks = build(
-        "model",
-        config.model,
-        channels=config.dataset["channels"],
-        size=config.size,
-        latent_dim=config.latent_dim,
-        hidden_dims=config.hidden_dims,
-    )
-    if not config.train_discriminator:
-        networks.discriminator = None
-    return networks
-
-
-def build_source(group: str, node: dict[str, Any]) -> Any:
-    """The source of images that a dataset names."""
-    own = {k: v for k, v in node.items() if k not in ("size", "channels", "keep_classes", "drop_classes")}
-    return build(group, own)
-
-
-def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """Call what `_target_` names.
-
-    Raises:
-        UserError: there is no such thing, or it refuses its arguments.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        own = {name: value for name, value in node.items() if name != "name"}
-        return instantiate(own, **arguments, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        cause = error.__cause__ or error
-        raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None
-
-
-def select_device(name: str) -> "torch.device":
-    """The device that `device` names; auto = the first GPU, else the CPU.
-
-    Raises:
-        UserError: it is not there.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={name} is not available here ({reason}): use device=cpu or device=auto") from None
-    return device
 
 
 def objective(config: Config, metrics: dict[str, Any]) -> float | None:
@@ -309,14 +243,6 @@ def objective(config: Config, metrics: dict[str, Any]) -> float | None:
     if not isinstance(value, int | float):
         raise UserError(f"objective={config.objective} was not measured; there is {', '.join(flat(metrics))}")
     return float(value)
-
-
-def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested metrics under dotted names."""
-    named: dict[str, Any] = {}
-    for name, value in metrics.items():
-        named |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return named
 
 
 PICTURES = {"test": ("reconstructions",), "sample": ("samples",), "outlier": ("histograms", "roc")}

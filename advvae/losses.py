@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from advvae.errors import UserError
+from advvae.shapes import MS_SSIM_SMALLEST_SIDE
 
 ReconstructionLoss = Callable[[Tensor, Tensor], Tensor]
 """(images, reconstructions), each (B, C, H, W) in [-1, 1] -> loss per image (B,)."""
@@ -66,9 +67,6 @@ def ssim(images: Tensor, reconstructions: Tensor) -> Tensor:
     return pytorch_msssim.ssim(
         _unit_range(images), _unit_range(reconstructions), data_range=1.0, size_average=False, win_size=window
     )
-
-
-MS_SSIM_SMALLEST_SIDE = 33
 
 
 @_in_float32

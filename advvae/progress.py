@@ -1,10 +1,13 @@
 """What long work shows: a bar on a terminal, lines elsewhere. Imports nothing heavy: Hydra's logging loads it."""
 
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 
 class ConsoleHandler(logging.Handler):
@@ -18,8 +21,18 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             print(self.format(record), flush=True)
-        except BrokenPipeError:  # the reader, such as head, has left
-            self.handleError(record)
+        except BrokenPipeError:  # the reader, such as head, has left; the run goes on unheard
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def watched(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, with a bar while they are worked on; without a terminal, just the items."""
+    if not sys.stdout.isatty():
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, what, total=total, transient=True)
 
 
 class Bar:

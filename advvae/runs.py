@@ -1,10 +1,11 @@
 """Run folders: where a run lives, how it is found again, and what is left of it when it fails."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -21,17 +22,27 @@ LOCK = ".lock"
 
 
 class Run:
-    """An open run folder. `config.yaml`, `.hydra/overrides.yaml` and `metrics.json` are written here alone."""
+    """An open run folder. `config.yaml`, `.hydra/overrides.yaml` and `metrics.json` are written here alone.
+
+    Nothing of a resumed run is touched before `begin`: a mistake in what was typed leaves it as it was.
+    """
 
     def __init__(self, folder: Path, overrides: list[str], resumed: bool) -> None:
         self.folder = folder
         self.overrides = overrides
         self.resumed = resumed
-        self.metrics: dict[str, Any] = {}  # what was measured so far
+        self.metrics = read_metrics(folder) if resumed else {}  # what was measured so far
+        for bookkeeping in ("status", "seconds", "error"):
+            self.metrics.pop(bookkeeping, None)
+        self.begun = False
         self._started = time.monotonic()
         if not resumed:
             self.add_overrides([])
-        self._write_metrics({"status": "running"})
+
+    def begin(self) -> None:
+        """The config is settled: from here on the run is under way."""
+        self.begun = True
+        self._write_metrics({"status": "running", **self.metrics})
 
     def write_config(self, config: Config, checksums: Mapping[str, str] | None = None) -> None:
         """Write the resolved config, with all that was decided, and the SHA-256 of the files that were loaded."""
@@ -88,15 +99,16 @@ def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: 
         run = Run(folder, overrides, resumed)
         yield run
     except BaseException as error:
-        if run is not None:
+        if run is not None and (run.begun or not resumed):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            run.fail(status, str(error) or type(error).__name__)
+            with suppress(OSError, UserError):  # a full disk must not hide the first error
+                run.fail(status, str(error) or type(error).__name__)
             if not (keep_failed or resumed or run.has_results()):
                 remove_folder(folder, output_dir)
         raise
     finally:
-        lock.release()
         (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def new_folder(output_dir: str, mode: str, dataset: str) -> Path:
@@ -132,6 +144,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested metrics under dotted names, such as scores.loss.auroc."""
+    named: dict[str, Any] = {}
+    for name, value in metrics.items():
+        named |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return named
+
+
 def train_runs(output_dir: str, dataset: str) -> list[Path]:
     """The train runs on a dataset, newest first; sweeps stand elsewhere."""
     parent = Path(output_dir, "train", dataset)
@@ -157,6 +177,23 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def best_job(sweep: Path) -> Path:
+    """The finished job of lowest `val_loss` of a sweep.
+
+    Raises:
+        UserError: there is none.
+    """
+    jobs = {file.parent: read_metrics(file.parent) for file in sweep.glob("*/metrics.json")}
+    losses = {
+        job: metrics["val_loss"]
+        for job, metrics in jobs.items()
+        if metrics.get("status") == "finished" and math.isfinite(metrics.get("val_loss", math.nan))
+    }
+    if not losses:
+        raise UserError(f"{sweep}: no job of this sweep finished with a val_loss; name the folder of a run instead")
+    return min(losses, key=lambda job: losses[job])
+
+
 def checkpoint_file(place: str, name: str) -> Path:
     """The file that a folder or path means: a run folder's checkpoints/<name>.pt, a sweep's best job's, or the file.
 
@@ -169,13 +206,11 @@ def checkpoint_file(place: str, name: str) -> Path:
     if not path.exists():
         raise UserError(f"no checkpoint at {path}")
     if not (path / "checkpoints").is_dir() and any(path.glob("*/metrics.json")):
-        from advvae.sweep import best_job
-
         path = best_job(path)
-    file = path / "checkpoints" / f"{name}.pt"
-    if not file.is_file():
-        raise UserError(f"{path} holds no checkpoints/{name}.pt: name the folder of a training run, or a .pt file")
-    return file.resolve()
+    for file in (path / "checkpoints" / f"{name}.pt", path / f"{name}.pt"):
+        if file.is_file():
+            return file.resolve()
+    raise UserError(f"{path} holds no checkpoints/{name}.pt: name the folder of a training run, or a .pt file")
 
 
 def _write(path: Path, text: str) -> None:

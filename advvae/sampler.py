@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from advvae.errors import UserError
-from advvae.evaluator import Device, evaluation
 from advvae.figures import image_grid, save_image, to_pixels
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
+from advvae.models.evaluation import Device, evaluation
 
 GRID_SIZE = 256  # images in samples.png: more would be too small to see and too large to open
 

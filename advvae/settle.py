@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae import runs
-from advvae.config import Config, check, check_network, default_hidden_dims
+from advvae.config import Config, check, check_settled
 from advvae.errors import UserError
+from advvae.shapes import default_hidden_dims, stage_sizes
 
 if TYPE_CHECKING:
     from advvae.checkpoint import Checkpoint
@@ -51,8 +52,6 @@ def settle(config: Config, typed: set[str]) -> Settled:
     check(config)
     if config.no_wandb:
         config = replace(config, tracker={"name": "none"})
-    if config.deterministic:
-        config = replace(config, precision="32")
     if config.mode == "train":
         settled = _settle_resume(config, typed) if config.resume else None
         return settled or Settled(_complete(config))
@@ -109,13 +108,10 @@ def _with_run_values(config: Config, loaded: "Checkpoint", typed: set[str]) -> C
     if "dataset" not in run:  # a file of GenerativeZoo's: its tensors tell the shapes, the command line the rest
         run["dataset"] = {**config.dataset, "channels": run.get("channels")}
     values = {name: run[name] for name in NETWORK_KEYS if name in run and name not in typed}
-    for group in ("model", "loss"):
-        if group in run and group not in typed:
-            values[group] = {**run[group], **_typed_parts(config, group, typed)}
-    if "dataset" not in typed or config.dataset["name"] == run["dataset"]["name"]:
-        values["dataset"] = {**run["dataset"], **_typed_parts(config, "dataset", typed)}
-    elif config.dataset.get("channels") is None:
-        values["dataset"] = {**config.dataset, "channels": run["dataset"]["channels"]}
+    groups = [group for group in ("dataset", "model", "loss") if group in loaded.config]
+    values |= {"dataset": dict(config.dataset), **{group: _group(config, run, group, typed) for group in groups}}
+    if values["dataset"].get("channels") is None:
+        values["dataset"]["channels"] = run["dataset"]["channels"]
     settled = replace(config, **values)
     _check_fixed(settled, loaded, run)
     return settled
@@ -133,7 +129,7 @@ def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any]) -> N
             raise UserError(f"{name} is {wanted} here, but {loaded.path} was trained with {trained}")
     if "final_size" in run:
         assert complete.size is not None
-        final_size = -(-complete.size // 2 ** len(run["hidden_dims"]))  # halved, rounding up, once a stage
+        final_size = stage_sizes(complete.size, len(run["hidden_dims"]))[-1]
         if final_size != run["final_size"]:
             raise UserError(
                 f"size={complete.size} ends in a map of {final_size} px, but {loaded.path} was trained with one of "
@@ -167,17 +163,14 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
         raise UserError(f"resume={config.resume}: {checkpoint.path} holds no optimisers to go on with")
     run = {f.name: checkpoint.config[f.name] for f in fields(Config) if f.name in checkpoint.config}
     values = {name: value for name, value in run.items() if name not in typed and name not in NOT_RESUMED}
-    for group in ("dataset", "out_dataset", "model", "loss"):
-        if group in values:
-            values[group] = {**run[group], **_typed_parts(config, group, typed)}
+    values |= {group: _group(config, run, group, typed) for group in ("dataset", "out_dataset", "model", "loss")}
     settled = replace(config, resume=str(folder), **values)
     if settled.dataset["name"] != run["dataset"]["name"]:
         raise UserError(
             f"dataset is {settled.dataset['name']} here, but {folder} was trained on {run['dataset']['name']}"
         )
-    if settled.dataset.get("channels") is None:
-        settled.dataset["channels"] = run["dataset"]["channels"]
     _check_fixed(settled, checkpoint, run)
+    check(settled)
     return Settled(_complete(settled), checkpoint)
 
 
@@ -186,27 +179,24 @@ def resumed_folder(config: Config) -> Path | None:
     if not config.resume:
         return None
     if config.resume != "auto":
+        if Path(config.resume).is_file():
+            raise UserError(f"resume={config.resume} is a file: name the run's folder, whose last.pt it goes on from")
         return runs.checkpoint_file(config.resume, "last").parent.parent
-    wanted = _comparable(asdict(_complete(config, checked=False)))
+    wanted = asdict(_complete(config, checked=False))
     for folder in runs.train_runs(config.output_dir, config.dataset["name"]):
         unfinished = runs.read_metrics(folder).get("status") in ("running", "failed", "interrupted")
         if unfinished and (folder / "checkpoints" / "last.pt").is_file() and not runs.is_locked(folder):
             run = runs.read_config(folder)
-            if all(_same(value, run.get(name)) for name, value in wanted.items()):
+            if all(_same(name, value, run.get(name)) for name, value in wanted.items() if name not in NOT_RESUMED):
                 return folder
     return None
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """What two runs must share to be the same run."""
-    return {name: value for name, value in config.items() if name not in NOT_RESUMED}
-
-
-def _same(wanted: Any, had: Any) -> bool:
-    """Whether a run has what is wanted, where null and auto stand for whatever the run decided."""
+def _same(name: str, wanted: Any, had: Any) -> bool:
+    """Whether a run has what is wanted, or has decided what was left open."""
     if isinstance(wanted, dict) and isinstance(had, dict):
-        return all(_same(value, had.get(name)) for name, value in wanted.items())
-    return wanted in (None, "auto") or wanted == had
+        return all(_same(key, value, had.get(key)) for key, value in wanted.items())
+    return wanted == had or (name, wanted) in (("precision", "auto"), ("channels", None))
 
 
 def _complete(config: Config, checked: bool = True) -> Config:
@@ -215,15 +205,19 @@ def _complete(config: Config, checked: bool = True) -> Config:
     if size is None:
         raise UserError(f"size must be given: dataset={config.dataset['name']} has no default one")
     config = replace(config, size=size, hidden_dims=config.hidden_dims or default_hidden_dims(size))
+    if config.deterministic:
+        config = replace(config, precision="32")
     if checked:
-        check_network(config)
+        check_settled(config)
     return config
 
 
-def _typed_parts(config: Config, group: str, typed: set[str]) -> dict[str, Any]:
-    """The sub-keys of a group that were typed, as in `dataset.root=…`."""
-    names = {key.split(".")[1] for key in typed if key.startswith(f"{group}.")}
-    return {name: value for name, value in getattr(config, group).items() if name in names}
+def _group(config: Config, run: dict[str, Any], group: str, typed: set[str]) -> dict[str, Any]:
+    """A group's node: the run's, unless another option was typed; a sub-key that was typed counts in any case."""
+    node = getattr(config, group)
+    if group in typed and node["name"] != run[group].get("name", node["name"]):
+        return dict(node)
+    return {**run[group], **{name: value for name, value in node.items() if f"{group}.{name}" in typed}}
 
 
 def _quoted(path: Path) -> str:

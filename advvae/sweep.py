@@ -7,17 +7,16 @@ A sweep's folder holds a run folder for each job. Importing this module is cheap
 
 import contextlib
 import csv
-import json
 import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
 from advvae.errors import UserError
 from advvae.files import replacing
+from advvae.runs import flat, read_metrics
 
 # A job may add these to its overrides, naming what it took by itself; they are an axis only if the user swept them.
 TAKEN = ("checkpoint", "discriminator_checkpoint", "precision")
@@ -47,15 +46,6 @@ def gather(folder: Path) -> list[Row]:
     if not jobs:
         raise UserError(f"{folder} holds no jobs of a sweep; name a folder such as outputs/sweeps/<time>")
     return [_row(job) for job in jobs]
-
-
-def best_job(folder: Path) -> Path:
-    """The finished job of lowest `val_loss`. Raises UserError if there is none."""
-    losses = {row["job"]: _number(row, "val_loss") for row in gather(folder)}
-    losses = {job: loss for job, loss in losses.items() if math.isfinite(loss)}
-    if not losses:
-        raise UserError(f"{folder}: no job of this sweep finished with a val_loss; name the folder of a run instead")
-    return Path(folder) / min(losses, key=losses.__getitem__)
 
 
 def write_summary(folder: Path) -> Path:
@@ -115,10 +105,7 @@ def _metrics(job: Path) -> Path:
 
 
 def _row(job: Path) -> Row:
-    try:
-        metrics = json.loads(_metrics(job).read_text())
-    except (OSError, ValueError):
-        metrics = {}  # killed before it could write them, or not there yet
+    metrics = read_metrics(job)  # empty if it was killed before it could write them
     typed = _overrides(job)
     pairs = (text.lstrip("+~").partition("=") for text in typed)
     return Row(
@@ -128,7 +115,7 @@ def _row(job: Path) -> Row:
         status=metrics.pop("status", "unknown"),
         error=metrics.pop("error", None) or "",
         seconds=metrics.pop("seconds", None),
-        metrics=dict(_flatten(metrics)),
+        metrics=flat(metrics),
     )
 
 
@@ -137,14 +124,6 @@ def _overrides(job: Path) -> list[str]:
 
     path = job / ".hydra" / "overrides.yaml"
     return yaml.safe_load(path.read_text()) or [] if path.exists() else []
-
-
-def _flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import os
 import statistics
 import time
@@ -20,7 +21,7 @@ from advvae.data import Split
 from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
 from advvae.files import replacing
-from advvae.game import TERMS, Players, draw_noise, make_players, play_step, terms_played
+from advvae.game import TERMS, draw_noise, make_players, play_step, terms_played
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.progress import Bar, training_bar
@@ -33,115 +34,171 @@ READ_EVERY = 50  # steps between two looks at the losses: each look makes the ho
 N_DRAWN = 64  # samples in a grid
 
 
-def train(
-    config: Config,
-    networks: AdversarialVAE,
-    objective: Objective,
-    train_split: Split,
-    select_split: Split,
-    *,
-    folder: Path,
-    device: torch.device,
-    tracker: Tracker,
-    resumed: Checkpoint | None = None,
-) -> dict[str, Any]:
-    """Train to the last epoch, or to the end of `max_minutes`.
+class Trainer:
+    """A training under way.
 
     Args:
         config: with the precision decided.
         select_split: the half of the validation split that chooses `best.pt`.
         resumed: a run's last checkpoint, to go on from.
-
-    Returns:
-        The best epoch's validation metrics, and what it took.
-
-    Raises:
-        UserError: a loss is NaN or infinite.
     """
-    players = make_players(networks, config.lr, device)
-    training = _restore(players, resumed, config.lr) if resumed else Training()
-    table = MetricsTable(folder / "metrics.csv", keep_until=training.epoch)
-    rates = []
-    with training_bar(config.n_epochs, len(train_split), training.epoch) as bar:
-        while training.epoch < config.n_epochs and not _out_of_time(config, training.seconds):
-            row = _train_epoch(config, players, objective, train_split, training, device, bar, folder)
-            row |= validate(
-                networks,
-                objective,
-                select_split,
-                batch_size=config.batch_size,
-                device=device,
-                num_workers=config.num_workers,
-            )
-            training.tracker_run_id = tracker.run_id
-            is_last = training.epoch >= config.n_epochs or _out_of_time(config, training.seconds)
-            is_best = row["val_loss"] < training.best_metrics.get("val_loss", float("inf"))
-            if is_best:
-                best = {name: value for name, value in row.items() if name.startswith(("val_", "accuracy_"))}
-                training.best_metrics = {**best, "best_epoch": training.epoch}
-            table.append(row)
-            tracker.log(row, step=training.epoch)
-            keep = is_last or training.epoch % config.sample_and_save_frequency == 0
-            _save(config, players, training, folder, is_best, keep)
-            if keep:
-                _draw(config, networks, select_split, training.epoch, folder, device, tracker)
-            rates.append(row["images_per_second"])
-            logger.info(_epoch_line(config, row))
-    return {
-        **training.best_metrics,
-        "epochs": training.epoch,
-        "steps": training.step,
-        "train_seconds": round(training.seconds, 3),
-        **({"images_per_second": round(statistics.median(rates), 1)} if rates else {}),
-    }
 
+    def __init__(
+        self,
+        config: Config,
+        networks: AdversarialVAE,
+        objective: Objective,
+        train_split: Split,
+        select_split: Split,
+        *,
+        folder: Path,
+        device: torch.device,
+        tracker: Tracker,
+        resumed: Checkpoint | None = None,
+    ) -> None:
+        self.config = config
+        self.objective = objective
+        self.train_split = train_split
+        self.select_split = select_split
+        self.folder = folder
+        self.device = device
+        self.tracker = tracker
+        self.players = make_players(networks, config.lr, device)
+        self.training = self._restored(resumed) if resumed else Training()
+        self._started = time.perf_counter()
 
-def _train_epoch(
-    config: Config,
-    players: Players,
-    objective: Objective,
-    split: Split,
-    training: Training,
-    device: torch.device,
-    bar: Bar,
-    folder: Path,
-) -> dict[str, Any]:
-    """One pass over the training split. Moves `training` on, and returns the epoch's mean losses per image."""
-    started = time.perf_counter()
-    generator = epoch_generator(config.seed, training.epoch)
-    totals = torch.zeros(len(TERMS), dtype=torch.float64)
-    unread: list[Tensor] = []
-    weights: list[int] = []
-    n_images = 0
+    def train(self) -> dict[str, Any]:
+        """Train to the last epoch, or to the end of `max_minutes`.
 
-    def read_losses() -> None:
-        terms = torch.stack(unread).double().cpu()
-        _refuse_nonfinite(terms, training.step - len(unread) + 1, folder)
-        totals.add_((terms * torch.tensor(weights).unsqueeze(1)).sum(0))
-        bar.describe(training.epoch + 1, _shown(totals / n_images, players))
-        unread.clear()
-        weights.clear()
+        Returns:
+            The best epoch's validation metrics, and what it took.
 
-    for images in split.batches(config.batch_size, device, shuffle=generator, num_workers=config.num_workers):
-        noise = draw_noise(len(images), players.networks.latent_dim, generator, device)
-        unread.append(play_step(players, objective, images, noise, config.precision))
-        weights.append(len(images))
-        n_images += len(images)
-        training.step += 1
-        bar.advance(len(images))
-        if len(unread) == READ_EVERY:
-            read_losses()
-        if _out_of_time(config, training.seconds + time.perf_counter() - started):
-            break
-    if unread:
-        read_losses()
-    seconds = time.perf_counter() - started
-    training.epoch += 1
-    training.seconds += seconds
-    row = {"epoch": training.epoch, "step": training.step, "seconds": round(training.seconds, 3)}
-    row["images_per_second"] = round(n_images / seconds, 1)
-    means = dict(zip(TERMS, (totals / n_images).tolist(), strict=True))
-    return row | {name: value for name, value in means.items() if name in terms_played(players, objective)}
+        Raises:
+            UserError: a loss is NaN or infinite.
+        """
+        training = self.training
+        self._started = time.perf_counter() - training.seconds
+        table = MetricsTable(self.folder / "metrics.csv", keep_until=training.epoch)
+        rates = []
+        with training_bar(self.config.n_epochs, len(self.train_split), training.epoch) as bar:
+            while not self._is_over():
+                row = self._train_epoch(bar)
+                row |= self._validate()
+                table.append(row)
+                self.tracker.log(row, step=training.epoch)
+                self._save_and_draw(is_best=self._note_best(row))
+                rates.append(row["images_per_second"])
+                logger.info(_epoch_line(self.config, row))
+        result = {**training.best_metrics, "epochs": training.epoch, "steps": training.step}
+        result["train_seconds"] = round(self._seconds(), 3)
+        return result | ({"images_per_second": round(statistics.median(rates), 1)} if rates else {})
+
+    def _train_epoch(self, bar: Bar) -> dict[str, Any]:
+        """One pass over the training split; returns the first columns of its row of metrics.csv."""
+        config, training, latent_dim = self.config, self.training, self.players.networks.latent_dim
+        started = time.perf_counter()
+        generator = epoch_generator(config.seed, training.epoch)
+        epoch = EpochLosses(training.step, self.folder)
+        for images in self.train_split.batches(
+            config.batch_size, self.device, shuffle=generator, num_workers=config.num_workers
+        ):
+            noise = draw_noise(len(images), latent_dim, generator, self.device)
+            epoch.add(play_step(self.players, self.objective, images, noise, config.precision), len(images))
+            bar.advance(len(images))
+            if epoch.steps % READ_EVERY == 0:
+                bar.describe(training.epoch + 1, _shown(epoch.means()))
+            if self._is_out_of_time():
+                break
+        means = epoch.means()
+        seconds = time.perf_counter() - started
+        training.epoch += 1
+        training.step += epoch.steps
+        return {
+            "epoch": training.epoch,
+            "step": training.step,
+            "seconds": round(self._seconds(), 3),
+            "images_per_second": round(epoch.images / seconds, 1),
+            **{name: means[name] for name in terms_played(self.players, self.objective)},
+        }
+
+    def _validate(self) -> dict[str, float]:
+        """The epoch's validation metrics, on the half of the validation split that selects."""
+        config = self.config
+        metrics = validate(
+            self.players.networks,
+            self.objective,
+            self.select_split,
+            batch_size=config.batch_size,
+            device=self.device,
+            num_workers=config.num_workers,
+        )
+        if not math.isfinite(metrics["val_loss"]):
+            raise _not_finite(f"val_loss after step {self.training.step}", metrics, self.folder)
+        return metrics
+
+    def _note_best(self, row: dict[str, Any]) -> bool:
+        """Whether this is the best epoch so far; it is kept in mind if so."""
+        best = self.training.best_metrics
+        if row["val_loss"] >= best.get("val_loss", math.inf):
+            return False
+        measured = {name: value for name, value in row.items() if name.startswith(("val_", "accuracy_"))}
+        self.training.best_metrics = {**measured, "best_epoch": self.training.epoch}
+        return True
+
+    def _save_and_draw(self, is_best: bool) -> None:
+        """Write best.pt when this epoch is it; at times a checkpoint to keep, grids and curves; at last last.pt.
+
+        last.pt is what a resumed run goes on from: whatever a kill before it cuts short is made again.
+        """
+        training, players, config = self.training, self.players, self.config
+        at_times = self._is_over() or training.epoch % config.sample_and_save_frequency == 0
+        training.tracker_run_id, training.seconds = self.tracker.run_id, self._seconds()
+        training.vae_optimizer = players.vae_optimizer.state_dict()
+        if players.discriminator_optimizer is not None:
+            training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
+        if at_times:
+            self._draw()
+        names = [f"epoch-{training.epoch:04d}"] * (at_times and config.keep_checkpoints != 0) + ["best"] * is_best
+        for name in [*names, "last"]:
+            save_checkpoint(self.folder / "checkpoints" / f"{name}.pt", players.networks, asdict(config), training)
+        if config.keep_checkpoints is not None:
+            kept = sorted((self.folder / "checkpoints").glob("epoch-*.pt"), key=lambda path: int(path.stem[6:]))
+            for old in kept[: max(0, len(kept) - config.keep_checkpoints)]:
+                old.unlink()
+
+    def _draw(self) -> None:
+        """Sample grid, reconstruction grid and curves of this epoch."""
+        networks, epoch = self.players.networks, self.training.epoch
+        samples = self.folder / "samples" / f"epoch-{epoch:04d}.png"
+        reconstructions = self.folder / "reconstructions" / f"epoch-{epoch:04d}.png"
+        draw_samples(networks, samples, seed=self.config.seed, device=self.device, count=N_DRAWN)
+        draw_reconstructions(networks, self.select_split, reconstructions, device=self.device)
+        figures.curves(self.folder / "metrics.csv", self.folder / "curves.png")
+        for name, path in (("samples", samples), ("reconstructions", reconstructions)):
+            self.tracker.image(name, path, step=epoch)
+
+    def _is_over(self) -> bool:
+        return self.training.epoch >= self.config.n_epochs or self._is_out_of_time()
+
+    def _is_out_of_time(self) -> bool:
+        return self.config.max_minutes is not None and self._seconds() >= 60 * self.config.max_minutes
+
+    def _seconds(self) -> float:
+        """That the run has trained for, validation and pictures included, interruptions not."""
+        return time.perf_counter() - self._started
+
+    def _restored(self, resumed: Checkpoint) -> Training:
+        """Put networks and optimisers back to where the checkpoint left them; a resumed run may change its lr."""
+        assert resumed.training is not None
+        players, training = self.players, Training(**asdict(resumed.training))
+        resumed.restore(players.networks)
+        players.vae_optimizer.load_state_dict(training.vae_optimizer)
+        if players.discriminator_optimizer is not None:
+            players.discriminator_optimizer.load_state_dict(training.discriminator_optimizer)
+        for optimizer in filter(None, (players.vae_optimizer, players.discriminator_optimizer)):
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr
+        return training
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -149,76 +206,56 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed << 24) + epoch + 1)
 
 
-def _refuse_nonfinite(terms: Tensor, first_step: int, folder: Path) -> None:
-    """Stop at the first step with a NaN or infinite term. terms: (steps, 6)."""
-    bad = (~terms.isfinite()).any(1).nonzero()
-    if len(bad) == 0:
-        return
-    row = int(bad[0])
-    values = ", ".join(f"{name}={value:.4g}" for name, value in zip(TERMS, terms[row].tolist(), strict=True))
+class EpochLosses:
+    """The terms of an epoch's steps, as means per image. They stay on the device until they are read."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        self.steps = 0
+        self.images = 0
+        self._step = step  # of the run, read so far
+        self._folder = folder
+        self._totals = torch.zeros(len(TERMS), dtype=torch.float64)
+        self._unread: list[tuple[Tensor, int]] = []
+
+    def add(self, terms: Tensor, n_images: int) -> None:
+        """Add a step's batch means, (6,)."""
+        self.steps += 1
+        self.images += n_images
+        self._unread.append((terms, n_images))
+        if len(self._unread) == READ_EVERY:
+            self._read()
+
+    def means(self) -> dict[str, float]:
+        """Means over the images so far.
+
+        Raises:
+            UserError: a term is NaN or infinite.
+        """
+        self._read()
+        return dict(zip(TERMS, (self._totals / self.images).tolist(), strict=True))
+
+    def _read(self) -> None:
+        if not self._unread:
+            return
+        steps = torch.stack([terms for terms, _ in self._unread]).cpu().double()
+        for terms in steps:
+            self._step += 1
+            if not terms.isfinite().all():
+                named = dict(zip(TERMS, terms.tolist(), strict=True))
+                raise _not_finite(f"the loss at step {self._step}", named, self._folder)
+        self._totals += (steps * torch.tensor([[n_images] for _, n_images in self._unread])).sum(0)
+        self._unread.clear()
+
+
+def _not_finite(what: str, terms: dict[str, float], folder: Path) -> UserError:
+    values = ", ".join(f"{name}={value:.4g}" for name, value in terms.items())
     last = folder / "checkpoints" / "last.pt"
     good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-    raise UserError(f"the loss is not finite at step {first_step + row} ({values}); {good}. Try a smaller lr")
+    return UserError(f"{what} is not finite ({values}); {good}. Try a smaller lr")
 
 
-def _out_of_time(config: Config, seconds: float) -> bool:
-    return config.max_minutes is not None and seconds >= 60 * config.max_minutes
-
-
-def _restore(players: Players, resumed: Checkpoint, lr: float) -> Training:
-    """Put a run's networks and optimisers back to where its checkpoint left them."""
-    assert resumed.training is not None
-    resumed.restore(players.networks)
-    training = Training(**asdict(resumed.training))
-    for optimizer, state in (
-        (players.vae_optimizer, training.vae_optimizer),
-        (players.discriminator_optimizer, training.discriminator_optimizer),
-    ):
-        if optimizer is not None and state:
-            optimizer.load_state_dict(state)
-            for group in optimizer.param_groups:
-                group["lr"] = lr  # a resumed run may change it
-    return training
-
-
-def _save(config: Config, players: Players, training: Training, folder: Path, is_best: bool, keep: bool) -> None:
-    """Write last.pt, best.pt when this epoch is it, and the kept checkpoints, of which the oldest go."""
-    training.vae_optimizer = players.vae_optimizer.state_dict()
-    if players.discriminator_optimizer is not None:
-        training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
-    checkpoints = folder / "checkpoints"
-    names = ["last.pt"] + ["best.pt"] * is_best + [f"epoch-{training.epoch:04d}.pt"] * keep
-    for name in names:
-        save_checkpoint(checkpoints / name, players.networks, asdict(config), training)
-    kept = sorted(checkpoints.glob("epoch-*.pt"))
-    if config.keep_checkpoints is not None:
-        for old in kept[: max(0, len(kept) - config.keep_checkpoints)]:
-            old.unlink()
-
-
-def _draw(
-    config: Config,
-    networks: AdversarialVAE,
-    select_split: Split,
-    epoch: int,
-    folder: Path,
-    device: torch.device,
-    tracker: Tracker,
-) -> None:
-    """Sample grid, reconstruction grid and curves of this epoch."""
-    samples = folder / "samples" / f"epoch-{epoch:04d}.png"
-    reconstructions = folder / "reconstructions" / f"epoch-{epoch:04d}.png"
-    draw_samples(networks, samples, seed=config.seed, device=device, count=N_DRAWN)
-    draw_reconstructions(networks, select_split, reconstructions, device=device)
-    figures.curves(folder / "metrics.csv", folder / "curves.png")
-    for name, path in (("samples", samples), ("reconstructions", reconstructions)):
-        tracker.image(name, path, step=epoch)
-
-
-def _shown(means: Tensor, players: Players) -> str:
-    named = dict(zip(TERMS, means.tolist(), strict=True))
-    discriminator = f"  D {named['discriminator_loss']:.3f}" if players.discriminator_optimizer is not None else ""
-    return f"recon {named['recon']:.4f}  kld {named['kld']:.1f}{discriminator}"
+def _shown(means: dict[str, float]) -> str:
+    return f"recon {means['recon']:.4f}  kld {means['kld']:.1f}  D {means['discriminator_loss']:.3f}"
 
 
 def _epoch_line(config: Config, row: dict[str, Any]) -> str:

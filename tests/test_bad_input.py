@@ -1,6 +1,8 @@
 """What a user can get wrong: one message that names the key or file, exit status 1, and nothing left behind."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,9 +42,24 @@ OVERRIDES = [
     ("mode=tset", "test"),
     ("tracker=mlflow", "tensorboard"),
     ("then=[tets]", "then takes test, sample, outlier, got tets"),
-    ("scores=[losss]", "scores takes loss, discriminator"),
+    ("then=[test,test]", "then=[test,test] names a mode twice"),
+    ("then=test", "it takes a list"),
+    ("+foo=1", "there is no key 'foo'"),
+    ("~loss", "there is no ~loss"),
+    ("tracker=null", "tracker=null: choose one of none, tensorboard, wandb"),
+    ("checkpoint=a=b", "quote odd characters"),
+    ("train", "advvae takes key=value"),
+    ("device=cuda:x", "device must be auto"),
+    ("dataset.keep_classes=3", "dataset.keep_classes takes a list of classes"),
+    ("dataset.drop_classes=[]", "dataset.drop_classes takes a list of classes"),
+    ("dataset=folder", "dataset=folder needs dataset.root="),
+    ("dataset=array", "dataset=array needs dataset.path="),
+    ("scores=[{foo:1}]", "scores takes names and {_target_: …} items"),
+    ("objective=val_lss", "objective=val_lss is not measured by train: there is val_loss"),
+    ("objective=mse", "see then="),
+    ("scores=[losss]", "unknown score 'losss', available are loss, discriminator"),
     ("train_discriminator=false", "train_discriminator=false needs gen_weight=0 recon_weight=0, got gen_weight=0.002"),
-    ("objective=scores.loss.auroc", "allow_outlier_selection=true"),
+    ("objective=scores.loss.auroc", "objective=scores.loss.auroc is not measured by train"),
     ("checkpoint=some.pt", "resume="),
     ("resume=nowhere", "no checkpoint at nowhere"),
     ("output_dir=''", "output_dir must name a folder"),
@@ -68,8 +85,10 @@ def test_a_bad_override_is_one_message(advvae: Command, override: str, expected:
         (["mode=test", "resume=auto"], "resume= belongs to mode=train"),
         (["mode=test", "then=[outlier]"], "then=[outlier] follows mode=train only"),
         (["dataset=digits", "device=cuda:99", *TINY], "device=cuda:99 is not available here"),
-        (["dataset=folder", *TINY], "dataset.root"),
-        (["dataset=array", *TINY], "dataset.path"),
+        (["objective=scores.loss.auroc", "then=[outlier]"], "allow_outlier_selection=true"),
+        (["deterministic=true", "precision=bf16"], "deterministic=true needs precision=32"),
+        (["dataset=folder", "dataset.root=nowhere"], "nowhere: there is nothing there"),
+        (["dataset=digits", "then=[outlier]", "out_dataset=array", "out_dataset.path=no.npz"], "no.npz"),
         (["dataset=digits", "dataset.keep_classes=[eleven]", *TINY], "eleven"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -127,7 +146,7 @@ def test_a_value_that_the_trained_network_cannot_have_names_both(
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_terms(advvae: Command) -> None:
     result = advvae("mode=train", "dataset=digits", *TINY, "lr=1e30", "n_epochs=3")
     assert result.status == 1
-    assert "the loss is not finite at step" in result.message
+    assert "the loss at step 2 is not finite" in result.message
     assert "recon=" in result.message
     assert "checkpoint" in result.message
     (run,) = advvae.runs()
@@ -156,3 +175,54 @@ def test_a_checkpoint_with_code_in_it_is_refused(advvae: Command) -> None:
 def test_reading_a_run_that_is_there(advvae: Command) -> None:
     checkpoint = read_checkpoint(advvae.train().folder / "checkpoints" / "last.pt")
     assert set(checkpoint.parts) == {"encoder", "decoder", "discriminator"}
+
+
+@pytest.mark.parametrize("typed", ["size=-3", "lr=0", "dataset=photos", "then=[tets]", "precision=bf16"])
+def test_a_mistake_on_resume_leaves_the_run_as_it_was(advvae: Command, typed: str) -> None:
+    run = advvae.train("deterministic=true").folder
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "advvae.log"}
+    assert advvae(f"resume={run}", typed).status == 1
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "advvae.log"}
+    assert after == before
+
+
+def test_resume_takes_a_runs_folder_only(advvae: Command) -> None:
+    run = advvae.train().folder
+    result = advvae(f"resume={run}/checkpoints/best.pt", "n_epochs=4")
+    assert result.status == 1
+    assert "name the run's folder" in result.message
+    (advvae.cwd / "last.pt").write_bytes((run / "checkpoints" / "last.pt").read_bytes())
+    assert advvae("resume=last.pt").status == 1
+    assert sorted(path.name for path in advvae.cwd.iterdir()) == ["last.pt", "outputs"]
+
+
+def test_plug_ins_with_a_mistake(advvae: Command) -> None:
+    options = advvae.cwd / "mine" / "dataset"
+    options.mkdir(parents=True)
+    (options / "bare.yaml").write_text("size: 8\nchannels: 1\n")
+    (options / "broken.yaml").write_text("size: [8\n")
+    (options / "absent.yaml").write_text("_target_: no_such_module.Source\nsize: 8\n")
+    for name, expected in (("bare", "has no _target_"), ("absent", "no_such_module"), ("broken", "broken.yaml")):
+        result = advvae("--config-dir", "mine", f"dataset={name}", *TINY)
+        assert result.status == 1
+        assert expected in result.errors
+        assert "Traceback" not in result.errors
+        assert advvae.runs() == []
+
+
+def test_a_full_disk_names_the_file_and_keeps_what_was_there(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+
+    def full(content: dict[str, Any], file: Any) -> None:
+        if content["training"]["epoch"] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    result = advvae("mode=train", "dataset=digits", *TINY, "n_epochs=3")
+    assert result.status == 1
+    assert "best.pt: No space left on device" in result.message
+    (run,) = advvae.runs()
+    training = read_checkpoint(run / "checkpoints" / "last.pt").training
+    assert training is not None
+    assert training.epoch == 1

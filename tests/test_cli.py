@@ -78,7 +78,7 @@ def test_a_command_typed_with_flags_ends_with_the_one_to_type(advvae: Command) -
 def test_an_unknown_flag_is_one_message(advvae: Command) -> None:
     result = advvae("--latent-dim", "3")
     assert result.status == 1
-    assert "there is no flag --latent-dim" in result.errors
+    assert "there is no --latent-dim" in result.errors
 
 
 def test_m_is_moved_to_the_front() -> None:

@@ -1,17 +1,26 @@
 """The commands of the contract, end to end: what they write, print and return."""
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from advvae import sampler
 from advvae.checkpoint import read_checkpoint
+from advvae.data import load_split
+from advvae.data.embedded import Digits
 from advvae.errors import UserError
+from advvae.evaluator import validate
+from advvae.losses import Objective, mean_squared_error
+from advvae.models import conv_networks
 from tests.command import TINY, Command
 
 
@@ -254,4 +263,76 @@ def test_a_mistake_in_what_follows_is_told_before_training(advvae: Command) -> N
     result = advvae("mode=train", "dataset=digits", *TINY, *arguments)
     assert result.status == 1
     assert "nowhere" in result.message
+    assert advvae.runs() == []
+
+
+def test_a_run_is_used_from_another_folder(advvae: Command) -> None:
+    (advvae.cwd / "images").mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((9, 9), 20 * number, np.uint8)).save(advvae.cwd / "images" / f"{number}.png")
+    arguments = ("dataset=folder", "dataset.root=images", "data_dir=cache", "output_dir=runs", *TINY)
+    assert advvae("mode=train", *arguments).status == 0
+    (run,) = (advvae.cwd / "runs" / "train" / "folder").iterdir()
+    (advvae.cwd / "elsewhere").mkdir()
+    advvae.cwd /= "elsewhere"
+    result = advvae("mode=test", f"checkpoint={run}")
+    assert result.status == 0, result.errors
+    assert advvae(f"resume={run}", "n_epochs=2").status == 0
+    assert not (advvae.cwd / "cache").exists()
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/last.pt"])
+def test_a_run_its_checkpoints_and_a_file_can_be_named(advvae: Command, place: str) -> None:
+    run = advvae.train().folder
+    result = advvae("mode=sample", f"checkpoint={run / place}")
+    taken = yaml.safe_load((result.folder / "config.yaml").read_text())["checkpoint"]
+    assert taken == str(run / "checkpoints" / ("last.pt" if place.endswith("last.pt") else "best.pt"))
+
+
+def test_a_reader_that_leaves_does_not_fail_the_run(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    result = advvae("mode=train", "dataset=digits", *TINY)
+    assert metrics(result.folder)["status"] == "finished"
+
+
+def test_val_loss_is_measured_on_the_half_that_selects(advvae: Command) -> None:
+    folder = advvae.train().folder
+    checkpoint = read_checkpoint(folder / "checkpoints" / "best.pt")
+    networks = conv_networks(1, 8, 4, [4, 8])
+    checkpoint.restore(networks)
+    split = load_split(Digits(), "val", name="digits", size=8, channels=1, data_dir=advvae.data_dir)
+    objective = Objective(mean_squared_error, 1e-4, 0.002, 0.002)
+    select, calibrate = (
+        validate(networks, objective, half, batch_size=256, device="cpu")["val_loss"] for half in split.halves()
+    )
+    assert metrics(folder)["val_loss"] == pytest.approx(select, rel=1e-5)
+    assert metrics(folder)["val_loss"] != pytest.approx(calibrate, rel=1e-4)
+
+
+def test_what_follows_training_uses_the_best_epoch(advvae: Command) -> None:
+    unsteady = ("n_epochs=6", "lr=0.02", "recon_weight=5")
+    folder = advvae.train(*unsteady, "then=[test]").folder
+    best, last = (
+        metrics(advvae("mode=test", f"checkpoint={folder}/checkpoints/{name}.pt").folder)["mse"]
+        for name in ("best", "last")
+    )
+    assert metrics(folder)["mse"] == pytest.approx(best, rel=1e-5)
+    assert metrics(folder)["mse"] != pytest.approx(last, rel=1e-3)
+
+
+def test_the_seed_draws_the_first_weights(advvae: Command) -> None:
+    runs = [advvae.train(f"seed={seed}", "lr=1e-12").folder for seed in (0, 1)]
+    first, second = (read_checkpoint(run / "checkpoints" / "last.pt").parts["encoder"]["mean.weight"] for run in runs)
+    assert (first - second).abs().max() > 0.01
+
+
+def test_a_mistake_in_the_scores_that_follow_is_told_before_training(advvae: Command) -> None:
+    plain = ("train_discriminator=false", "gen_weight=0", "recon_weight=0")
+    result = advvae("mode=train", "dataset=digits", *TINY, *plain, "then=[outlier]", "scores=[discriminator]")
+    assert result.status == 1
+    assert "discriminator" in result.message
     assert advvae.runs() == []

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from advvae.data import Split
 from advvae.errors import UserError
-from advvae.evaluator import draw_reconstructions, evaluate, evaluation, psnr, validate
+from advvae.evaluator import draw_reconstructions, evaluate, psnr, validate
 from advvae.losses import Objective, mean_squared_error
 from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.adversarial_vae import sample_prior
+from advvae.models.evaluation import evaluation
 
 OBJECTIVE = Objective(mean_squared_error, kld_weight=0.5, recon_weight=0.1, gen_weight=0.1)
 
@@ -190,3 +191,24 @@ def test_drawn_images_are_spread_over_the_split(monkeypatch: pytest.MonkeyPatch,
     images = torch.arange(100, dtype=torch.uint8).reshape(100, 1, 1, 1).expand(100, 1, 8, 8).contiguous()
     draw_reconstructions(constant_networks(), split_of(images), tmp_path / "grid.png", device="cpu", count=4)
     assert (drawn[0][:, 0, 0, 0] * 127.5 + 127.5).round().tolist() == [0, 33, 66, 99]
+
+
+def test_accuracies_tell_reconstructions_from_samples() -> None:
+    class Encoder(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((len(images), 2), 9.0), torch.zeros(len(images), 2)  # far from any prior sample
+
+    class Decoder(torch.nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return (z.mean(1) > 8).float()[:, None, None, None].expand(-1, 1, 8, 8)
+
+    class Judge(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1).mean(1) - 0.5  # takes the white reconstructions for real, the grey samples not
+
+    networks = AdversarialVAE(Encoder(), Decoder(), Judge(), latent_dim=2)
+    objective = Objective(mean_squared_error, 0.0, 0.0, 0.0)
+    images = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+    found = validate(networks, objective, split_of(images), batch_size=4, device="cpu")
+    assert found["accuracy_reconstruction"] == 0
+    assert found["accuracy_sample"] == 1

@@ -1,6 +1,7 @@
 """Each formula against a value worked out by hand, or in float64."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -96,3 +97,23 @@ def test_losses_are_computed_in_float32_inside_autocast() -> None:
         assert one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert inside[0].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_tensors"),
+    [
+        (losses.mean_squared_error, 2),
+        (losses.ssim_loss, 2),
+        (losses.kl_divergence, 2),
+        (losses.adversarial_loss, 1),
+        (losses.discriminator_loss, 3),
+    ],
+)
+def test_bfloat16_tensors_are_computed_with_in_float32(loss: Callable[..., Tensor], n_tensors: int) -> None:
+    tensors = [images(4, 1, 16, 16, seed=seed).to(torch.bfloat16) for seed in range(n_tensors)]
+    if loss in (losses.adversarial_loss, losses.discriminator_loss):
+        tensors = [tensor[:, 0, 0, 0] for tensor in tensors]
+    if loss is losses.kl_divergence:
+        tensors = [tensor.flatten(1) for tensor in tensors]
+    assert loss(*tensors).dtype == torch.float32
+    assert torch.equal(loss(*tensors), loss(*(tensor.float() for tensor in tensors)))

@@ -3,29 +3,33 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from advvae import trainer
 from advvae.checkpoint import read_checkpoint
+from advvae.progress import Bar
+from advvae.trainer import Trainer
 from tests.command import TINY, Command, Result
 
 TRAIN = ("mode=train", "dataset=digits", *TINY, "deterministic=true", "n_epochs=4")
 
+VAL_LOSS = 8  # column of `losses`
+
 
 def interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     """Stop a training as Ctrl-C does, after its second epoch."""
-    train_epoch = trainer._train_epoch
+    train_epoch = Trainer._train_epoch
 
-    def stop_in_the_third(config, players, objective, split, training, *rest):  # type: ignore[no-untyped-def]
-        if training.epoch == 2:
+    def stop_in_the_third(trainer: Trainer, bar: Bar) -> dict[str, Any]:
+        if trainer.training.epoch == 2:
             raise KeyboardInterrupt
-        return train_epoch(config, players, objective, split, training, *rest)
+        return train_epoch(trainer, bar)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_train_epoch", stop_in_the_third)
+        patch.setattr(Trainer, "_train_epoch", stop_in_the_third)
         result = advvae(*TRAIN, *arguments)
     assert result.status == 1
     assert json.loads((result.folder / "metrics.json").read_text())["status"] == "interrupted"
@@ -41,10 +45,12 @@ def losses(folder: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("how", ["auto", "folder"])
 def test_a_resumed_run_equals_one_never_interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    whole = advvae(*TRAIN).folder
-    stopped = interrupted(advvae, monkeypatch).folder
+    whole = advvae(*TRAIN, "seed=5").folder
+    stopped = interrupted(advvae, monkeypatch, "seed=5").folder
+    with (stopped / "metrics.csv").open("a") as file:
+        file.write("3,999\n")  # written, but its checkpoint was not
     overrides = (stopped / ".hydra" / "overrides.yaml").read_text()
-    arguments = [*TRAIN, "resume=auto"] if how == "auto" else [f"resume={stopped}"]
+    arguments = [*TRAIN, "seed=5", "resume=auto"] if how == "auto" else [f"resume={stopped}"]
     resumed = advvae(*arguments)
     assert resumed.status == 0, resumed.errors
     assert len(advvae.runs()) == 2  # in the same folder
@@ -81,12 +87,40 @@ def test_a_finished_run_is_extended(advvae: Command) -> None:
     assert yaml.safe_load((folder / "config.yaml").read_text())["n_epochs"] == 6
 
 
+def test_an_extended_run_remembers_its_best_epoch_and_takes_a_new_lr(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "lr=0.003").folder
+    assert advvae(f"resume={folder}", "n_epochs=6", "lr=0.5").status == 0
+    val_losses = [float(row[VAL_LOSS]) for row in losses(folder)]
+    best = val_losses.index(min(val_losses)) + 1
+    assert best <= 4  # such an lr ruins it
+    assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == best
+    last, kept = (read_checkpoint(folder / "checkpoints" / f"{name}.pt").training for name in ("last", "best"))
+    assert last is not None
+    assert kept is not None
+    assert kept.epoch == best
+    assert last.vae_optimizer["param_groups"][0]["lr"] == last.discriminator_optimizer["param_groups"][0]["lr"] == 0.5
+
+
+def test_naming_the_runs_dataset_on_resume_keeps_its_sub_keys(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "dataset.drop_classes=[9]").folder
+    assert advvae(f"resume={folder}", "dataset=digits", "n_epochs=5").status == 0
+    assert yaml.safe_load((folder / "config.yaml").read_text())["dataset"]["drop_classes"] == [9]
+
+
+@pytest.mark.parametrize("other", ["dataset.drop_classes=[9]", "max_minutes=60", "keep_checkpoints=7"])
+def test_auto_does_not_take_a_null_for_whatever_a_run_had(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    interrupted(advvae, monkeypatch, other)
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert len(advvae.runs()) == 2
+
+
 @pytest.mark.parametrize("override", ["latent_dim=5", "size=16", "dataset=photos"])
 def test_what_shapes_the_state_cannot_change_on_resume(advvae: Command, override: str) -> None:
     folder = advvae(*TRAIN).folder
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != "advvae.log"}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in ("advvae.log", ".lock")}
     result = advvae(f"resume={folder}", override)
     assert result.status == 1
     assert override.split("=")[1] in result.message
-    changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
-    assert changed in ([], ["metrics.json"])
+    assert [path.name for path, time in before.items() if path.is_file() and path.stat().st_mtime_ns != time] == []

@@ -95,6 +95,19 @@ def test_a_discriminator_of_another_run(advvae: Command, trained: Path) -> None:
     assert first[0][-1] != first[1][-1]
 
 
+def test_a_plain_vae_is_known_from_its_run(advvae: Command) -> None:
+    plain = advvae.train("train_discriminator=false", "gen_weight=0", "recon_weight=0").folder
+    assert config(advvae("mode=test", f"checkpoint={plain}").folder)["train_discriminator"] is False
+
+
+def test_an_experiment_that_builds_on_another_counts_with_its_values(advvae: Command, trained: Path) -> None:
+    (advvae.cwd / "mine" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - plain_vae\n  - _self_\nkld_weight: 0.125\n"
+    (advvae.cwd / "mine" / "experiment" / "nested.yaml").write_text(text)
+    found = config(advvae("--config-dir=mine", "mode=test", f"checkpoint={trained}", "experiment=nested").folder)
+    assert (found["gen_weight"], found["kld_weight"], found["loss"]["name"]) == (0, 0.125, "ssim")
+
+
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 

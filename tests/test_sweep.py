@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from advvae.errors import UserError
-from advvae.sweep import best_job, gather, job_folders, write_summary
+from advvae.runs import best_job
+from advvae.sweep import gather, job_folders, write_summary
 
 APP = """
 import json, hydra, yaml

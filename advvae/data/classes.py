@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from advvae.errors import UserError
 
 NORMAL = "normal"  # what a set with several labels per image calls an image that has none of them
+SYNONYMS = re.compile(r", | - ")  # between those in a name: "goldfish, Carassius auratus", "0 - zero"
 LISTED = 50  # classes that an error names
 
 
@@ -48,18 +50,35 @@ def members(labels: np.ndarray, classes: Sequence[str], wanted: Sequence[str | i
 
 
 def class_number(item: str | int, classes: Sequence[str], key: str) -> int:
-    """The number of a class given by name, in capitals or not, or by number. A name goes before a number."""
-    names = [name.lower() for name in classes]
-    text = str(item).strip().lower()
-    if text in names:
-        return names.index(text)
+    """The number of a class given by name, by number, or by one of its name's synonyms; in this order.
+
+    Capitals count only where names differ by nothing else. Raises UserError for an unknown class and for a name that
+    several classes have.
+    """
+    text = str(item).strip()
+    if found := alike([[name] for name in classes], text):
+        return the_one(found, item, key)
     if text.isdecimal() and int(text) < len(classes):
         return int(text)
+    if found := alike([SYNONYMS.split(name) for name in classes], text):
+        return the_one(found, item, key)
     if not classes:
         raise UserError(f"{key}: the set has no classes to choose from")
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(classes[:LISTED]))
     more = f" and {len(classes) - LISTED} more" if len(classes) > LISTED else ""
     raise UserError(f"{key}: {item!r} is not a class; the classes are {listed}{more}")
+
+
+def alike(names: Sequence[Sequence[str]], text: str) -> list[int]:
+    """The classes that have a name equal to `text`; without one, those where only capitals differ."""
+    exact = [number for number, own in enumerate(names) if text in own]
+    return exact or [number for number, own in enumerate(names) if text.lower() in map(str.lower, own)]
+
+
+def the_one(found: Sequence[int], item: str | int, key: str) -> int:
+    if len(found) > 1:
+        raise UserError(f"{key}: {item!r} may be each of the classes {', '.join(map(str, found))}: give the number")
+    return found[0]
 
 
 def label_names(labels: np.ndarray, classes: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from advvae.data.locks import NO_ROOM, exclusive, writable
+from advvae.data.locks import NO_ROOM, exclusive, undone_on_failure, writable
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,24 +46,32 @@ def fetch(
         there, are shown to it as links.
     Raises UserError, and leaves nothing behind, when it fails.
     """
-    if not writable(root):
-        raise UserError(f"{name} is not in {root}, which cannot be written: {by_hand(root, official)}, or set data_dir")
-    with exclusive(root / f".{name}.lock", f"downloading {name}"):
-        if present():
-            return
-        partial = root / f".partial-{name}"
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        try:
-            partial.mkdir()
-            link_existing(root, partial, [file.path for file in official] + list(kept))
-            log.info("fetching %s into %s", name, root)
-            with impatient():
-                download(partial)
-            move_into_place(partial, root)
-        except Exception as error:  # downloads and archives fail in many ways, and libraries wrap them in more
-            raise UserError(failure(name, root, official, error)) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with undone_on_failure(root):
+        if not writable(root):
+            remedy = f"{by_hand(root, official)}, or set data_dir"
+            raise UserError(f"{name} is not in {root}, which cannot be written: {remedy}")
+        with exclusive(root / f".{name}.lock", f"downloading {name}"):
+            if not present():
+                fill(name, root, official, kept, download)
+
+
+def fill(
+    name: str, root: Path, official: Sequence[OfficialFile], kept: Sequence[str], download: Callable[[Path], None]
+) -> None:
+    """What `fetch` does once it is alone and nothing is there."""
+    partial = root / f".partial-{name}"
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        partial.mkdir()
+        link_existing(root, partial, [file.path for file in official] + list(kept))
+        log.info("fetching %s into %s", name, root)
+        with impatient():
+            download(partial)
+        move_into_place(partial, root)
+    except Exception as error:  # downloads and archives fail in many ways, and libraries wrap them in more
+        raise UserError(failure(name, root, official, error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def link_existing(root: Path, partial: Path, patterns: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,7 +48,10 @@ def writable_cache(data_dir: Path) -> Path:
 
 @contextmanager
 def exclusive(lock: Path, purpose: str) -> Iterator[None]:
-    """Only one process at a time goes on; the others say that they wait. `lock` is a file made for this."""
+    """Only one process at a time goes on; the others say that they wait.
+
+    lock: a file made for this; it stays, but for a failure, when there is nothing that the next process could find.
+    """
     file_lock = FileLock(lock)
     try:
         file_lock.acquire(timeout=1)
@@ -57,5 +60,21 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
         file_lock.acquire()
     try:
         yield
+    except BaseException:
+        lock.unlink(missing_ok=True)  # while it is held: those who wait see that it has gone
+        raise
     finally:
         file_lock.release()
+
+
+@contextmanager
+def undone_on_failure(folder: Path) -> Iterator[None]:
+    """Where the block fails, it leaves none of `folder` and its parents that it has made and that are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise

@@ -19,8 +19,9 @@ SPLITS = ("train", "val", "test")
 class Items:
     """One official split as its source gives it.
 
-    images: H×W or H×W×C arrays, uint8 or uint16 (more than 8 bits), C = 1 (grey), 2 (grey, alpha), 3 (RGB) or
-        4 (RGB, alpha); or Pillow images. Any sequence: images are asked for one by one, so they may be decoded then.
+    images: H×W or H×W×C arrays, uint8, uint16 (more than 8 bits) or float in [0, 1], C = 1 (grey), 2 (grey, alpha),
+        3 (RGB) or 4 (RGB, alpha); or Pillow images. Any sequence: images are asked for one by one, so they may be
+        decoded then.
     labels: (N,) int64, -1 = unlabelled; or (N, K) of 0 and 1 for sets with several labels per image.
     classes: the name of each class, or of each of the K labels.
     paths: the file of each image, where there is one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from advvae.data.classes import chosen_rows, label_names
 from advvae.data.images import to_array
 from advvae.data.source import SPLITS, Source
-from advvae.data.store import one_line, prepare
+from advvae.data.store import IN_MEMORY, checked, one_line, prepare
 from advvae.errors import UserError
+
+log = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1  # of the training images, where a set has no official validation split
 TEST_SHARE = 0.2  # of all images, where a set has no official labelled split to test on
@@ -71,7 +74,8 @@ class Split:
         """Every image once, as (B, C, H, W) float32 in [-1, 1] on `device`, channels last in memory.
 
         shuffle: a CPU generator that draws the order, advanced at this call; None = in the order of `rows`.
-        num_workers: processes that read; the values do not depend on it. The global random state is left alone.
+        num_workers: processes that read what lies on disk; the values do not depend on it.
+        The global random state is left alone.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
@@ -79,7 +83,7 @@ class Split:
             Rows(self.images),
             batch_size=None,
             sampler=divide(self.rows[order], batch_size),
-            num_workers=num_workers,
+            num_workers=num_workers if self.images.nbytes > IN_MEMORY else 0,  # there is nothing to wait for
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else a loader draws its seed from the global one
         )
@@ -106,11 +110,13 @@ def divide(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
 
 def to_floats(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type."""
-    if images.dtype == torch.uint16:  # which few devices and operations know
-        half, images = 32767.5, images.to(torch.int32)
+    pinned = device.type == "cuda"
+    if images.dtype == torch.uint16:  # which few devices and operations know: carried as int16, without its sign there
+        half = 32767.5
+        images = images.view(torch.int16).to(device, non_blocking=pinned).to(torch.int32) & 65535
     else:
         half = 127.5
-    images = images.to(device, non_blocking=device.type == "cuda")  # from pinned memory
+        images = images.to(device, non_blocking=pinned)
     return images.to(torch.float32, memory_format=torch.channels_last).div_(half).sub_(1)
 
 
@@ -144,13 +150,16 @@ def load_split(
         source, official, name=name, size=size, channels=channels, data_dir=data_dir, num_workers=num_workers
     )
     rows = split_rows(split, source.splits, len(prepared.labels))
+    if split != "train" and official == "train":
+        told = "%s has no %s split: %d of its %d training images, always the same, are used"
+        log.info(told, name, split, len(rows), len(prepared.labels))
     labels = prepared.labels[rows.numpy()]
-    chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
-    rows, labels = rows[torch.from_numpy(chosen)], labels[chosen]
-    if not len(rows):
-        raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
     paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
-    return Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths)
+    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths)
+    chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
+    if not chosen.any():
+        raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
+    return whole.subset(torch.from_numpy(chosen.nonzero()[0]))
 
 
 def infer_channels(source: Source, data_dir: str | Path, size: int = 32) -> int:
@@ -160,12 +169,14 @@ def infer_channels(source: Source, data_dir: str | Path, size: int = 32) -> int:
     """
     source = at_size(source, size)
     split = next(split for split in SPLITS if split in source.splits)
-    items = source.read(split, Path(data_dir).expanduser())
+    items = checked(source.read(split, Path(data_dir).expanduser()), split)
     try:
-        return 1 if to_array(items.images[0], size).shape[2] <= 2 else 3
+        channels = 1 if to_array(items.images[0], size).shape[2] <= 2 else 3
     except Exception as error:  # Pillow's readers raise almost anything for a broken file
         first = items.paths[0] if items.paths else f"the first image of {split}"
         raise UserError(f"{first} is unreadable ({one_line(error)}): remove or replace it") from None
+    log.info("channels=%d, as the first image", channels)
+    return channels
 
 
 def at_size(source: Source, size: int) -> Source:

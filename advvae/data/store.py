@@ -7,15 +7,16 @@ name is whole; the key is a digest of all that shapes it.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import inspect
 import json
 import logging
 import pickle
 import shutil
-import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -25,15 +26,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from advvae.data.images import FILTER, resized, to_array
-from advvae.data.locks import NO_ROOM, cache_folders, exclusive, writable_cache
+from advvae.data.locks import NO_ROOM, cache_folders, exclusive, undone_on_failure, writable_cache
 from advvae.data.source import Items, Source
 from advvae.errors import UserError
+from advvae.progress import watched
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of entries; a change of how they are made or laid out raises it
+FORMAT = 2  # of entries; a change of how they are made or laid out raises it
 IN_MEMORY = 512 * 2**20  # bytes up to which a prepared split is read into memory
-CHUNK = 256  # images that one worker prepares at a time
+CHUNK = 256  # images that one worker prepares at a time, or fewer where they have more values than
+CHUNK_VALUES = 2**24
 
 small_entries: WeakValueDictionary[Path, torch.Tensor] = WeakValueDictionary()
 
@@ -55,22 +58,25 @@ def prepare(
 
     Raises UserError for a dataset that cannot be read or downloaded, unreadable images, and too small a disk.
     """
+    stem = f"{name}-{split}-{size}px-{channels}c"
 
     def entry() -> str:
-        key = digest(source, split, size=size, channels=channels, data_dir=data_dir)
-        return f"{name}-{split}-{size}px-{channels}c-{key}"
+        return f"{stem}-{digest(source, split, size=size, channels=channels, data_dir=data_dir)}"
 
     before = entry()
     for folder in cache_folders(data_dir):
         if (found := load_entry(folder / before)) is not None:
             return found
-    cache = writable_cache(data_dir)
-    with exclusive(cache / f".{name}-{split}-{size}px-{channels}c.lock", f"preparing {name} {split}"):
-        if (found := load_entry(cache / entry())) is not None:
-            return found
-        items = checked(source.read(split, data_dir), f"{name} {split}")
-        final = cache / entry()  # once more: a download has made new files
-        write_entry(items, final, what=f"{name} {split}", size=size, channels=channels, num_workers=num_workers)
+    with undone_on_failure(data_dir / "cache"):
+        cache = writable_cache(data_dir)
+        with exclusive(cache / f".{stem}.lock", f"preparing {name} {split}"):
+            if (found := load_entry(cache / entry())) is not None:
+                return found
+            for leftover in cache.glob(glob.escape(f".partial-{stem}-") + "*"):  # of processes that were killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            items = checked(source.read(split, data_dir), f"{name} {split}")
+            final = cache / entry()  # once more: a download has made new files
+            write_entry(items, final, what=f"{name} {split}", size=size, channels=channels, num_workers=num_workers)
     prepared = load_entry(final)
     assert prepared is not None, f"{final} was just written"
     return prepared
@@ -97,7 +103,12 @@ def content_of(value: object) -> str:
 
 
 def code_of(kind: type) -> str:
-    """The source code of a class's module, or nothing where there is none to read (a notebook, a compiled module)."""
+    """The source code of a user's module, or nothing where there is none to read (a notebook, a compiled module).
+
+    For the classes of this package, FORMAT says when they read differently.
+    """
+    if kind.__module__.startswith("advvae."):
+        return ""
     try:
         return Path(inspect.getfile(kind)).read_text()
     except (OSError, TypeError, ValueError):
@@ -105,7 +116,10 @@ def code_of(kind: type) -> str:
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nowhere: as unreadable as any other broken file, when it is opened
+        return str(path.absolute()), 0, 0
     return str(path.absolute()), stat.st_size, stat.st_mtime_ns
 
 
@@ -125,13 +139,14 @@ def load_entry(folder: Path) -> Prepared | None:
     """A prepared split from its folder; None when it is not there or not whole, so that it is made again."""
     try:
         facts = json.loads((folder / "items.json").read_text())
+        shape, classes, paths = facts["shape"], facts["classes"], facts["paths"]
         images = np.load(folder / "images.npy", mmap_mode="c")  # "c": torch wants writable memory, the file stays
         labels = np.load(folder / "labels.npy")
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    if list(images.shape) != facts["shape"] or len(labels) != len(images):
+    if list(images.shape) != shape or len(labels) != len(images) or labels.dtype != np.int64:
         return None
-    return Prepared(as_tensor(folder, images), labels, facts["classes"], facts["paths"])
+    return Prepared(as_tensor(folder, images), labels, classes, paths)
 
 
 def as_tensor(folder: Path, images: np.ndarray) -> torch.Tensor:
@@ -146,8 +161,7 @@ def as_tensor(folder: Path, images: np.ndarray) -> torch.Tensor:
 def write_entry(items: Items, folder: Path, *, what: str, size: int, channels: int, num_workers: int) -> None:
     """Prepare all images into `folder`: 8 bits each, unless one of them has more."""
     partial = folder.with_name(f".partial-{folder.name}")
-    for leftover in (partial, folder):  # of a process that was killed; an entry that is not whole
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # an entry that is not whole
     log.info("preparing %s: %d images of %d px", what, len(items.images), size)
     try:
         partial.mkdir(parents=True)
@@ -175,23 +189,31 @@ def write_images(folder: Path, chunks: Chunks, dtype: np.dtype, num_workers: int
     """
     check_room(folder, chunks, dtype)
     failures: list[tuple[str, str]] = []
-    cropped = 0
+    notes: Counter[str] = Counter()
+    largest = 0
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": chunks.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for chunk in watched(chunks, num_workers):
+        for chunk in made(chunks, num_workers):
             failures += chunk.failures
-            cropped += chunk.cropped
+            notes += chunk.notes
             if any(part.dtype.itemsize > dtype.itemsize for part in chunk.parts):
                 return False
             for part in chunk.parts:
-                file.write((part if part.dtype == dtype else part.astype(dtype) * 257).tobytes())  # 255·257 = 65535
+                values = part if part.dtype == dtype else part.astype(dtype) * 257  # 255·257 = 65535
+                largest = max(largest, int(values.max()))
+                file.write(values.tobytes())
     if failures:
         (first, reason), others = failures[0], len(failures) - 1
         more = f", and so are {others} more of its {len(chunks.items.images)} images" if others else ""
         raise UserError(f"{chunks.what}: {first} is unreadable ({reason}){more}: remove or replace them")
-    if cropped:
-        log.info("%s: %d images are not square; of these, the centred square is used", chunks.what, cropped)
+    for note, count in notes.items():
+        log.info("%s: %d images %s", chunks.what, count, note)
+    if dtype == np.uint16 and largest < 2**15:
+        message = (
+            "%s: no value of its 16-bit images is above %d of 65535: the networks see [-1, %.3f]; rescale them first"
+        )
+        log.warning(message, chunks.what, largest, largest / 65535 * 2 - 1)
     return True
 
 
@@ -207,15 +229,15 @@ def check_room(folder: Path, chunks: Chunks, dtype: np.dtype) -> None:
 
 @dataclass
 class Chunk:
-    """Prepared images (parts, in order), how many of them were not square, and (image, reason) of the unreadable."""
+    """Prepared images (parts, in order), what is worth telling of how many, and (image, reason) of the unreadable."""
 
-    parts: list[np.ndarray]
-    cropped: int
-    failures: list[tuple[str, str]]
+    parts: list[np.ndarray] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Chunks(Dataset):
-    """The images of a split, prepared CHUNK by CHUNK: always the same chunks, whatever the number of workers."""
+    """The images of a split, prepared in chunks: always the same ones, whatever the number of workers."""
 
     def __init__(self, items: Items, what: str, size: int, channels: int) -> None:
         self.items = items
@@ -223,25 +245,31 @@ class Chunks(Dataset):
         self.size = size
         self.channels = channels
         self.shape = (len(items.images), channels, size, size)
+        self.step = max(1, min(CHUNK, CHUNK_VALUES // (channels * size * size)))
 
     def __len__(self) -> int:
-        return -(-len(self.items.images) // CHUNK)
+        return -(-len(self.items.images) // self.step)
 
     def __getitem__(self, number: int) -> Chunk:
-        chunk = Chunk([], 0, [])
-
-        def arrays() -> Iterator[np.ndarray]:
-            for index in range(number * CHUNK, min((number + 1) * CHUNK, len(self.items.images))):
-                try:
-                    array = to_array(self.items.images[index], self.size)
-                except Exception as error:  # Pillow's readers raise almost anything for a broken file
-                    chunk.failures.append((self.name_of(index), one_line(error)))
-                else:
-                    chunk.cropped += array.shape[0] != array.shape[1]
-                    yield array
-
-        chunk.parts = list(resized(arrays(), self.size, self.channels))
+        chunk = Chunk()
+        numbers = range(len(self.items.images))[number * self.step : (number + 1) * self.step]
+        chunk.parts = list(resized(self.arrays(numbers, chunk), self.size, self.channels))
         return chunk
+
+    def arrays(self, numbers: Sequence[int], chunk: Chunk) -> Iterator[np.ndarray]:
+        """The images of these numbers as H×W×C arrays; what is worth telling goes into `chunk`."""
+        for number in numbers:
+            try:
+                image = self.items.images[number]
+                several = getattr(image, "n_frames", 1) > 1
+                array = to_array(image, self.size)
+            except Exception as error:  # Pillow's readers raise almost anything for a broken file
+                chunk.failures.append((self.name_of(number), one_line(error)))
+                continue
+            chunk.notes["have several pages or frames; of these, only the first is used"] += several
+            chunk.notes["are not square; of these, the centred square is used"] += array.shape[0] != array.shape[1]
+            chunk.notes["are in colour and become grey, as channels=1"] += array.shape[2] > 2 and self.channels == 1
+            yield array
 
     def name_of(self, index: int) -> str:
         return self.items.paths[index] if self.items.paths is not None else f"image {index}"
@@ -252,19 +280,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def watched(chunks: Chunks, num_workers: int) -> Iterator[Chunk]:
+def made(chunks: Chunks, num_workers: int) -> Iterator[Chunk]:
     """All chunks in order, with a progress bar on a terminal."""
     loader: Any = DataLoader(
         chunks, batch_size=None, collate_fn=unchanged, num_workers=num_workers, generator=torch.Generator()
     )
-    if not sys.stderr.isatty():
-        yield from loader
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(loader, f"preparing {chunks.what}", total=len(chunks), console=console, transient=True)
+    return watched(loader, f"preparing {chunks.what}", len(chunks))
 
 
 def unchanged(chunk: Any) -> Any:

@@ -9,8 +9,6 @@ from urllib.parse import urljoin
 
 from advvae.data.download import OfficialFile
 
-BUILDS_ON_ITS_FILES = ("ImageNet", "Places365")  # classes whose download skips what is already unpacked
-
 
 def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFile]:
     """What a split is published as, with paths under the class's root; nothing for classes not listed here."""
@@ -65,11 +63,20 @@ def broken_idx_file(paths: Sequence[Path]) -> Path | None:
     return None
 
 
-def unpack_celeba(folder: Path) -> None:
+def builds_on_its_files(kind: type) -> bool:
+    """Whether the class's download skips what is already unpacked."""
+    from torchvision import datasets
+
+    return issubclass(kind, datasets.ImageNet | datasets.Places365)
+
+
+def unpack_by_hand(kind: type, folder: Path) -> None:
     """Unpack CelebA's images where a user has put the archive: torchvision wants gdown even then."""
     from torchvision.datasets import CelebA
     from torchvision.datasets.utils import check_integrity, extract_archive
 
+    if not issubclass(kind, CelebA):
+        return
     for _, md5, file in CelebA.file_list:
         archive = folder / CelebA.base_folder / file
         if archive.suffix == ".zip" and check_integrity(archive, md5):

@@ -14,11 +14,11 @@ from advvae.data.download import fetch, first_broken, reason
 from advvae.data.files import open_image
 from advvae.data.source import Items
 from advvae.data.torchvision_files import (
-    BUILDS_ON_ITS_FILES,
     archives_of,
     broken_idx_file,
+    builds_on_its_files,
     checked_files_of,
-    unpack_celeba,
+    unpack_by_hand,
 )
 from advvae.errors import UserError
 
@@ -72,9 +72,7 @@ class TorchvisionSource:
         if dataset is None:
             raise UserError(f"{self.dataset}: {data_dir / self.root} lacks files of its {split} split")
         labels = np.asarray(getattr(dataset, self.labels), dtype=np.int64)
-        paths = getattr(dataset, self.paths) if self.paths else None
-        if paths is not None:  # some classes list (path, label)
-            paths = [str(path[0] if isinstance(path, tuple) else path) for path in paths]
+        paths = self.image_paths(dataset, self.files(split, data_dir)) if self.paths else None
         return Items(FirstOfPairs(dataset), labels, self.class_names(dataset, labels), paths)
 
     def open(self, split: str, data_dir: Path) -> Any:
@@ -89,8 +87,6 @@ class TorchvisionSource:
             files = self.files(split, data_dir)
             broken = first_broken(root, [*checked_files_of(kind), *archives_of(kind, self.arguments[split])])
             broken = broken or broken_idx_file(files)
-            if broken is None and "not found" in str(error):
-                return None
             named = str(broken) if broken else ", ".join(map(str, files))
             remedy = "remove it, and it is downloaded again"
             raise UserError(f"{self.dataset}: {named} is broken ({reason(error)}): {remedy}") from error
@@ -99,8 +95,7 @@ class TorchvisionSource:
         kind = self.kind()
 
         def into(folder: Path) -> None:
-            if self.dataset == "CelebA":
-                unpack_celeba(folder)
+            unpack_by_hand(kind, folder)
             downloads = {"download": True} if "download" in inspect.signature(kind).parameters else {}
             kind(str(folder), **self.arguments[split], **downloads)
 
@@ -109,7 +104,7 @@ class TorchvisionSource:
             data_dir / self.root,
             archives_of(kind, self.arguments[split]),
             present=lambda: self.open(split, data_dir) is not None,
-            kept=self.patterns[split] if self.dataset in BUILDS_ON_ITS_FILES else (),
+            kept=self.patterns[split] if builds_on_its_files(kind) else (),
             download=into,
         )
 
@@ -119,6 +114,12 @@ class TorchvisionSource:
         if self.dataset not in torchvision.datasets.__all__:
             raise UserError(f"dataset.dataset={self.dataset}: torchvision.datasets has no class of this name")
         return getattr(torchvision.datasets, self.dataset)
+
+    def image_paths(self, dataset: Any, files: Sequence[Path]) -> list[str]:
+        """The file of each image. Some classes list (path, label), and CelebA the bare names in its folder."""
+        listed = [path[0] if isinstance(path, tuple) else path for path in getattr(dataset, self.paths or "")]
+        folder = next((path for path in files if path.is_dir()), Path())
+        return [str(folder / path if Path(path).name == str(path) else path) for path in listed]
 
     def class_names(self, dataset: Any, labels: np.ndarray) -> list[str]:
         if self.classes is None:

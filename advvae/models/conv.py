@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from advvae.models.adversarial_vae import AdversarialVAE
+from advvae.shapes import stage_sizes
 
 NEGATIVE_SLOPE = 0.01
 
@@ -25,14 +26,6 @@ def conv_networks(channels: int, size: int, latent_dim: int, hidden_dims: Sequen
         Discriminator(channels, size, hidden_dims),
         latent_dim,
     )
-
-
-def stage_sizes(size: int, n_stages: int) -> list[int]:
-    """Sides of the maps from the image down: [32, 16, 8, 4, 2] for size 32 and four stages."""
-    sizes = [size]
-    for _ in range(n_stages):
-        sizes.append((sizes[-1] + 1) // 2)
-    return sizes
 
 
 class Encoder(nn.Module):

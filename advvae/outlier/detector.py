@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from advvae.data import Split
 from advvae.errors import UserError
-from advvae.evaluator import Device, evaluation
 from advvae.figures import histograms, roc
 from advvae.files import replacing
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
+from advvae.models.evaluation import Device, evaluation
 from advvae.outlier.scores import Evidence, Score
 from advvae.outlier.statistics import detection_metrics
+from advvae.progress import watched
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,8 @@ def score_split(
     """All scores of all images in one pass: name -> (n,) float64, in the order of `split`."""
     parts: dict[str, list[Tensor]] = {name: [] for name in scores}
     with evaluation(networks, device):
-        for images in split.batches(batch_size, device, num_workers=num_workers):
+        batches = split.batches(batch_size, device, num_workers=num_workers)
+        for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(split) / batch_size)):
             evidence = Evidence(networks, objective, images)
             for name, score in scores.items():
                 values = score(evidence)

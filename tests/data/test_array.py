@@ -67,27 +67,28 @@ def test_channels(tmp_path: Path) -> None:
         assert infer_channels(Array(str(tmp_path / "a.npy")), tmp_path) == channels
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_floats_that_were_8_bits(dtype: type, tmp_path: Path) -> None:
-    items = read_npy(tmp_path / "a.npy", (IMAGES / 255).astype(dtype))
-    assert np.array_equal(stacked(items), IMAGES)
-    assert np.asarray(items.images[0]).dtype == np.uint8
+@pytest.mark.parametrize("shape", [(9, 9, 3), (9, 9, 4), (2, 9, 3)])
+def test_one_colour_image_is_no_list_of_grey_ones(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images\[None\] makes N×H×W×C of it"):
+        read_npy(tmp_path / "a.npy", random_images(*shape))
+    assert len(read_npy(tmp_path / "a.npy", random_images(*shape)[None]).images) == 1
 
 
-def test_other_floats_keep_16_bits(tmp_path: Path) -> None:
-    items = read_npy(tmp_path / "a.npy", np.array([0, 0.5, 1, 0.25], dtype=np.float16).reshape(1, 2, 2))
-    assert stacked(items).ravel().tolist() == [0, 32768, 65535, 16384]
-    assert np.asarray(items.images[0]).dtype == np.uint16
+def test_images_stay_on_disk_until_they_are_asked_for(tmp_path: Path) -> None:
+    images = read_npy(tmp_path / "a.npy", (IMAGES / 255).astype(np.float32)).images
+    assert all(isinstance(image, np.memmap) for image in images)
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES.astype(np.float32), r"floats from 0 to 255: they must lie in \[0, 1\]"),
-        (np.full((2, 9, 9), np.nan), "floats from nan to nan"),
+        (IMAGES / 1.0, r"image 0 is unreadable \(values from 1\.0 to 2\d\d\.0 do not lie in \[0, 1\]\), and so are 19"),
+        (np.array([0.5, np.nan]).repeat(81).reshape(2, 9, 9), "image 1 is unreadable .values from nan to nan"),
         (IMAGES.astype(np.int64), "of type int64"),
-        (random_images(2, 3, 9, 9), r"shape \(2, 3, 9, 9\): N×H×W or N×H×W×C"),
+        (random_images(2, 5, 9, 9), r"shape \(2, 5, 9, 9\): N×H×W or N×H×W×C"),
         (random_images(9, 9), r"shape \(9, 9\)"),
+        (np.zeros((2, 0, 9)), r"shape \(2, 0, 9\)"),
+        (np.zeros((2, 9, 0, 3)), r"shape \(2, 9, 0, 3\)"),
         (IMAGES[:0], "holds no images"),
     ],
 )
@@ -97,8 +98,16 @@ def test_images_that_are_none(images: np.ndarray, message: str, tmp_path: Path) 
         load_split(Array(str(tmp_path / "a.npy")), "test", name="array", size=9, channels=1, data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["<u2", ">u2"])
+def test_16_bits_in_any_byte_order(kind: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", (IMAGES.astype(np.uint16) * 256).astype(kind))
+    split = load_split(Array(str(tmp_path / "a.npy")), "test", name="array", size=9, channels=1, data_dir=tmp_path)
+    assert np.array_equal(split.images.numpy()[:, 0], IMAGES.astype(np.uint16) * 256)
+
+
 @pytest.mark.parametrize(
-    "labels", [np.array([0.5, 1]), np.array([-2, 0]), np.array([[2, 0], [0, 1]]), np.array(["a", "b"])]
+    "labels",
+    [np.array([0.5, 1]), np.array([-2, 0]), np.array([[2, 0], [0, 1]]), np.array(["a", "b"]), np.array([0, 10**9])],
 )
 def test_labels_that_are_none(labels: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.npz: labels must be"):
@@ -109,6 +118,12 @@ def test_as_many_labels_as_images(tmp_path: Path) -> None:
     source = write(tmp_path / "a.npz", images=IMAGES[:3], labels=np.arange(2))
     with pytest.raises(UserError, match=r"'images': 3, 'labels': 2.*must be equal"):
         load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
+
+
+def test_labels_of_no_images_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", train_images=IMAGES, labels=np.arange(20))
+    with pytest.raises(UserError, match=r"a\.npz: has labels, but no images by that name"):
+        source.read("train", tmp_path)
 
 
 def test_other_keys_are_listed(tmp_path: Path) -> None:

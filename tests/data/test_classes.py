@@ -32,6 +32,27 @@ def test_a_name_goes_before_a_number() -> None:
     assert chosen(keep=[7]) == chosen(keep=[2]) == [2]
 
 
+def test_capitals_count_where_nothing_else_differs() -> None:
+    assert chosen(keep=["A"], classes=["a", "A", "b"]) == [1, 3]
+    assert chosen(keep=["a"], classes=["a", "A", "b"]) == [0]
+    assert chosen(keep=["B"], classes=["a", "A", "b"]) == [2]
+
+
+@pytest.mark.parametrize("classes", [["crane", "crane", "b"], ["crane", "Crane", "b"], ["a, crane", "crane, c", "b"]])
+def test_a_name_of_several_classes_is_refused(classes: list[str]) -> None:
+    with pytest.raises(UserError, match="'CRANE' may be each of the classes 0, 1: give the number"):
+        chosen(keep=["CRANE"], classes=classes)
+
+
+def test_synonyms() -> None:
+    names = ["goldfish, Carassius auratus", "1 - one", "left-handed"]
+    assert chosen(keep=["goldfish"], classes=names) == chosen(keep=["carassius auratus"], classes=names) == [0]
+    assert chosen(keep=["One"], classes=names) == chosen(keep=[1], classes=names) == [1, 3]
+    assert chosen(keep=["goldfish, carassius auratus"], classes=names) == [0]
+    with pytest.raises(UserError, match="'left' is not a class"):
+        chosen(keep=["left"], classes=names)
+
+
 @pytest.mark.parametrize("unknown", ["bird", 3, -1, 1.5])
 def test_unknown_class_lists_the_classes(unknown: str) -> None:
     with pytest.raises(UserError, match=r"keep_classes of pets: .* is not a class; .* 0 \(cat\), 1 \(Dog\), 2 \(7\)$"):

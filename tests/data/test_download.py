@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from advvae.data import tiny_imagenet
+from advvae.data import load_split, tiny_imagenet
 from advvae.data.download import OfficialFile, fetch
 from advvae.errors import UserError
 from tests.data import official_files
@@ -48,8 +48,16 @@ def test_truncated_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         archive.write_bytes(archive.read_bytes()[:500])
         with pytest.raises(UserError, match=r"MNIST could not be downloaded .*File not found or corrupted"):
             source_of("mnist").read("test", data_dir)
-    assert visible(data_dir) == []
-    assert not list(data_dir.glob(".partial*"))
+    assert not data_dir.exists()
+
+
+def test_failed_download_leaves_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medmnist import INFO
+
+    monkeypatch.setitem(INFO, "octmnist", {**INFO["octmnist"], "url": NOWHERE})
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_split(source_of("octmnist"), "test", name="oct", size=32, channels=1, data_dir=tmp_path / "new" / "data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_network_says_what_to_get_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +64,99 @@ def test_classes_have_the_same_number_in_every_split(tmp_path: Path) -> None:
     assert list(source.read("train", tmp_path).classes) == ["broken", "good"]
 
 
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere/1.png")
+    save(tmp_path / "images/cat/2.png")
+    (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/self").symlink_to(".")
+    items = Folder(str(tmp_path / "images")).read("train", tmp_path)
+    assert items.paths == [str(tmp_path / "images" / name) for name in ("cat/2.png", "dog/1.png")]
+
+
+def test_links_do_not_mix_splits(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    train, test = save(root / "train/1.png"), save(root / "test/2.png")
+    (root / "train/up").symlink_to(root)
+    (root / "train/other").symlink_to(root / "test")
+    (root / "val").symlink_to("test")
+    read = {split: Folder(str(root)).read(split, tmp_path).paths for split in ("train", "val", "test")}
+    assert read == {"train": [str(train)], "val": [str(root / "val/2.png")], "test": [str(test)]}
+
+
+def test_link_to_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
+    save(tmp_path / "images/test/1.png")
+    (tmp_path / "images/test/2.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"test/2\.png is unreadable .* No such file"):
+        load(tmp_path / "images", "test", tmp_path)
+
+
+def test_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "images/cat/1.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # root may read all folders, so that permissions prove nothing
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"images/cat cannot be read \(Permission denied\)"):
+        Folder(str(tmp_path / "images")).read("train", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_other_names_of_val(name: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "images" / name / "1.png")
+    assert Folder(str(tmp_path / "images")).splits == ["train"]  # alone, it is a class
+    save(tmp_path / "images/test/2.png")
+    source = Folder(str(tmp_path / "images"))
+    assert set(source.splits) == {"val", "test"}
+    assert source.read("val", tmp_path).paths == [str(path)]
+
+
+def test_images_of_no_split_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "images"
+    for path in ("train/1.png", "extra/2.png", "extra/deep/3.png", "4.png", ".hidden/5.png", "__MACOSX/6.png"):
+        save(root / path)
+    Folder(str(root)).read("train", tmp_path)
+    message = f"{root}: only train are used; the images in extra, the folder itself are not"
+    assert caplog.messages == [message]
+
+
+def test_what_archives_of_apple_hold_is_left_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "images/1.png")
+    save(tmp_path / "images/__MACOSX/1.png")
+    assert Folder(str(tmp_path / "images")).files("train", tmp_path) == [path]
+
+
+def test_only_the_first_page_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pages = [Image.fromarray(random_images(12, 12, seed=seed)) for seed in range(2)]
+    (tmp_path / "images/test").mkdir(parents=True)
+    for suffix in ("tif", "gif"):
+        pages[0].save(tmp_path / f"images/test/several.{suffix}", save_all=True, append_images=pages[1:])
+        pages[0].save(tmp_path / f"images/test/one.{suffix}")
+    deep = Image.fromarray(random_images(12, 12).astype(np.uint16) * 256)
+    deep.save(tmp_path / "images/test/deep.tif", save_all=True, append_images=[deep])
+    with caplog.at_level(logging.INFO):
+        load(tmp_path / "images", "test", tmp_path, channels=1)
+    assert "folder test: 3 images have several pages or frames; of these, only the first is used" in caplog.messages
+
+
+def test_cut_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(30):
+        save(tmp_path / "images" / f"{i:02d}.png")
+    with caplog.at_level(logging.INFO):
+        load(tmp_path / "images", "test", tmp_path)
+    assert "folder has no test split: 6 of its 30 training images, always the same, are used" in caplog.messages
+
+
+def test_inferred_channels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "grey/1.png", channels=1)
+    with caplog.at_level(logging.INFO):
+        infer_channels(Folder(str(tmp_path / "grey")), tmp_path)
+    assert caplog.messages == ["channels=1, as the first image"]
+
+
 def test_channels_follow_the_first_image(tmp_path: Path) -> None:
     save(tmp_path / "grey/1.png", channels=1)
     save(tmp_path / "colour/1.png")
@@ -108,7 +204,7 @@ def test_unreadable_images_are_named_and_counted(num_workers: int, tmp_path: Pat
     assert message.startswith(f"folder test: {paths[1]} is unreadable (")
     assert message.endswith("), and so are 2 more of its 5 images: remove or replace them")
     assert "\n" not in message
-    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_unreadable_first_image_when_channels_are_inferred(tmp_path: Path) -> None:

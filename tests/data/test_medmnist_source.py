@@ -47,6 +47,14 @@ def test_larger_file_that_is_there_is_used(tmp_path: Path) -> None:
     assert stacked(source.read("test", tmp_path)).shape == (10, 28, 28)
 
 
+def test_published_size_follows_the_size_of_the_split(tmp_path: Path) -> None:
+    official_files.write_medmnist(tmp_path, size=28)
+    official_files.write_medmnist(tmp_path, size=64)
+    split = load_split(source_of("octmnist"), "test", name="octmnist", size=64, channels=1, data_dir=tmp_path)
+    with np.load(tmp_path / "MedMNIST" / "octmnist_64.npz") as file:
+        assert np.array_equal(split.images[:, 0].numpy(), file["test_images"])
+
+
 def test_smaller_file_that_is_there_is_not(tmp_path: Path) -> None:
     official_files.write_medmnist(tmp_path, size=64)
     assert MedMNISTSource("octmnist").at_size(128).published_size(tmp_path / "MedMNIST") == 128

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from advvae.data import Items, Split, load_split
+from advvae.data import Items, Split, load_split, splits
 from advvae.data.splits import divide, official_split, split_rows, to_floats
 from advvae.errors import UserError
 
@@ -155,9 +156,36 @@ def test_batches_are_floats_in_minus_1_to_1(load: Any) -> None:
     batch = next(load("test", counts={"test": 256}).batches(256))
     assert batch.dtype == torch.float32
     assert batch.shape == (256, 1, 8, 8)
-    assert batch.is_contiguous(memory_format=torch.channels_last)
     assert (batch.min().item(), batch.max().item()) == (-1, 1)
     assert torch.allclose(batch[:, 0, 3, 3], torch.arange(256) / 255 * 2 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_channels_are_last_in_memory(dtype: torch.dtype) -> None:
+    batch = to_floats(torch.zeros(2, 3, 8, 8, dtype=dtype), torch.device("cpu"))
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert not batch.is_contiguous()
+
+
+class Moves(TorchDispatchMode):
+    """Notes the type of what is moved to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (kwargs or {}).get("device") is not None:
+            self.moved.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_16_bit_images_are_moved_as_they_are() -> None:
+    """Not converted before: the memory that a loader has pinned is what the device reads."""
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint16)
+    with Moves() as moves:
+        to_floats(images, torch.device("meta"))
+    assert moves.moved == [torch.int16]
 
 
 def test_16_bits_use_their_whole_range(load: Any) -> None:
@@ -167,7 +195,24 @@ def test_16_bits_use_their_whole_range(load: Any) -> None:
     assert ends.flatten().tolist() == [-1, 1]
 
 
-def test_order_follows_the_generator_alone(load: Any) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_workers_read_from_disk_alone(in_memory: bool, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = load("test")
+    workers = []
+
+    def loader(*args: Any, num_workers: int, **options: Any) -> list[torch.Tensor]:
+        workers.append(num_workers)
+        return []
+
+    monkeypatch.setattr(splits, "DataLoader", loader)
+    monkeypatch.setattr(splits, "IN_MEMORY", split.images.nbytes - (not in_memory))
+    list(split.batches(16, num_workers=2))
+    assert workers == [0 if in_memory else 2]
+
+
+def test_order_follows_the_generator_alone(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "IN_MEMORY", 0)
+
     def order(seed: int, num_workers: int = 0) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
         batches = load("test").batches(16, shuffle=generator, num_workers=num_workers)
@@ -190,7 +235,8 @@ def test_a_generator_gives_another_order_each_epoch(load: Any) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_global_random_states_are_left_alone(num_workers: int, load: Any) -> None:
+def test_global_random_states_are_left_alone(num_workers: int, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "IN_MEMORY", 0)
     import random
 
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]  # noqa: NPY002

@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def prepared(data_dir: Path, source: Any = None, split: str = "test", **changes:
 
 
 def entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in folder.glob("*") if path.is_dir())
 
 
 def test_images_keep_their_order_and_values(tmp_path: Path) -> None:
@@ -100,26 +101,72 @@ def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
     assert source_of("mnist").files("test", tmp_path) == []
 
 
-@pytest.mark.parametrize("harm", ["truncated", "missing", "garbage", "no labels"])
+@pytest.mark.parametrize(
+    "harm",
+    ["truncated", "missing", "garbage", "no labels", "float labels", "items {}", "items null", "items []", "items }"],
+)
 def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
     good = prepared(tmp_path).images
     (entry,) = entries(tmp_path / "cache")
     path = entry / ("labels.npy" if harm == "no labels" else "images.npy")
-    if harm in ("missing", "no labels"):
+    if harm.startswith("items"):
+        (entry / "items.json").write_text(harm.split()[1])
+    elif harm == "float labels":
+        np.save(entry / "labels.npy", np.zeros(300))
+    elif harm in ("missing", "no labels"):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:1000] if harm == "truncated" else b"garbage")
     store.small_entries.clear()
-    assert torch.equal(prepared(tmp_path).images, good)
+    again = prepared(tmp_path)
+    assert torch.equal(again.images, good)
+    assert again.labels.dtype == np.int64
     assert entries(tmp_path / "cache") == [entry]
 
 
-def test_leftovers_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_cleared_away(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for leftover in ("given-test-8px-3c-0123", "given-test-16px-3c-0123"):
+        (cache / f".partial-{leftover}").mkdir(parents=True)
     prepared(tmp_path)
-    (entry,) = entries(tmp_path / "cache")
-    entry.rename(entry.with_name(f".partial-{entry.name}"))
-    prepared(tmp_path)
-    assert entries(tmp_path / "cache") == [entry]
+    assert [path.name[:18] for path in entries(cache)] == [".partial-given-tes", "given-test-8px-3c-"]
+    assert entries(cache)[0].name == ".partial-given-test-16px-3c-0123"  # another process may be at work on it
+
+
+@pytest.mark.parametrize(("largest", "told"), [(4095, True), (32768, False)])
+def test_unused_range_of_16_bits_is_told(
+    largest: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep = np.full((3, 9, 9), 1000, dtype=np.uint16)
+    deep[1] = largest
+    prepared(tmp_path, Given(deep), channels=1)
+    message = "given test: no value of its 16-bit images is above 4095 of 65535: the networks see [-1, -0.875]; "
+    assert (message + "rescale them first" in caplog.messages) == told
+
+
+def test_colour_that_is_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        prepared(tmp_path, Given([*IMAGES[:2], *IMAGES[:3, :, :, 0]]), channels=1)
+    assert "given test: 2 images are in colour and become grey, as channels=1" in caplog.messages
+    caplog.clear()
+    prepared(tmp_path, Given(IMAGES[:5]), channels=3)
+    assert not any("grey" in message for message in caplog.messages)
+
+
+def test_large_images_come_in_smaller_chunks() -> None:
+    items = Given(IMAGES).read("test", Path())
+    chunks = store.Chunks(items, "given", size=512, channels=3)
+    assert chunks.step == 21  # 21 of 786,432 values, of 2**24
+    assert len(chunks) == 15
+    assert len(store.Chunks(items, "given", size=8, channels=3)) == 2
+
+
+def test_failure_leaves_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for data_dir in (tmp_path / "data", tmp_path / "new" / "data"):
+        with pytest.raises(UserError, match="holds no images"):
+            prepared(data_dir, Given(IMAGES[:0]))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "data"]
 
 
 def test_16_bit_images_are_stored_as_such(tmp_path: Path) -> None:
@@ -185,6 +232,11 @@ def test_data_dir_that_cannot_be_written(
     assert len(entries(tmp_path / "home" / "advvae")) == 1
     prepared(data_dir, Given(name="fallback"))
     assert Given.reads["fallback"] == 1
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "cache").write_text("a file here too")
+    prepared(other, Given(name="fallback"))
+    assert Given.reads["fallback"] == 2  # a source may read from data_dir
 
 
 def test_nowhere_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +255,9 @@ def test_source_that_gives_nothing(tmp_path: Path) -> None:
 
 def test_images_that_are_none_are_named_by_their_number(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"given test: image 0 is unreadable \(values of type float64.* 299 more of its 300"
+        UserError, match=r"given test: image 0 is unreadable \(values of type int64.* 299 more of its 300"
     ):
-        prepared(tmp_path, Given(IMAGES / 255))
+        prepared(tmp_path, Given(IMAGES.astype(np.int64)))
 
 
 def test_images_that_are_not_square_are_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,22 +266,56 @@ def test_images_that_are_not_square_are_said_so(tmp_path: Path, caplog: pytest.L
     assert "given test: 3 images are not square; of these, the centred square is used" in caplog.messages
 
 
-def count_reads(data_dir: Path, results: Any) -> None:
+class Slow(Given):
+    """Waits, while it reads, for another process to find that there is nothing yet."""
+
+    def read(self, split: str, data_dir: Path) -> Items:
+        deadline = time.monotonic() + 30
+        while len(list(data_dir.glob("started-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)  # from its start to the lock
+        return super().read(split, data_dir)
+
+
+def count_reads(data_dir: Path, number: int, results: Any) -> None:
     Given.reads.clear()
-    prepared(data_dir, Given(name="raced"))
+    (data_dir / f"started-{number}").touch()
+    prepared(data_dir, Slow(name="raced"))
     results.put(Given.reads["raced"])
 
 
 def test_two_processes_prepare_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")  # a fork of a process that used torch's threads may hang
     results: Any = context.Queue()
-    processes = [context.Process(target=count_reads, args=(tmp_path, results)) for _ in range(2)]
+    processes = [context.Process(target=count_reads, args=(tmp_path, number, results)) for number in range(2)]
     for process in processes:
         process.start()
     counts = sorted(results.get(timeout=60) for _ in processes)
     for process in processes:
         process.join()
     assert counts == [0, 1]
+
+
+class Downloading(Given):
+    """Its file is there only once it was read."""
+
+    def files(self, split: str, data_dir: Path) -> list[Path]:
+        return list(data_dir.glob("file"))
+
+    def read(self, split: str, data_dir: Path) -> Items:
+        (data_dir / "file").write_text("content")
+        return super().read(split, data_dir)
+
+
+def test_what_a_download_made_is_in_the_key(tmp_path: Path) -> None:
+    for _ in range(2):
+        prepared(tmp_path, Downloading(name="downloaded"))
+    assert Given.reads["downloaded"] == 1
+
+
+def test_code_is_in_the_key_of_a_users_source_alone() -> None:
+    assert store.code_of(Given) == Path(__file__).read_text()
+    assert store.code_of(type(source_of("mnist"))) == ""
 
 
 def test_names_and_paths_survive(tmp_path: Path) -> None:

@@ -19,6 +19,12 @@ def test_reads_the_archives_layout(tmp_path: Path) -> None:
     assert val.paths == [str(root / "val/images/val_0.JPEG"), str(root / "val/images/val_1.JPEG")]
 
 
+def test_folders_of_images_are_watched(tmp_path: Path) -> None:
+    root = official_files.write_tiny_imagenet(tmp_path)
+    assert root / "train/n01443537/images" in source_of("tinyimagenet").files("train", tmp_path)
+    assert root / "val/images" in source_of("tinyimagenet").files("val", tmp_path)
+
+
 def test_official_val_is_the_test_split(tmp_path: Path) -> None:
     official_files.write_tiny_imagenet(tmp_path)
     test = load_split(source_of("tinyimagenet"), "test", name="tiny", size=64, channels=3, data_dir=tmp_path)

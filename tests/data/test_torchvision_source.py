@@ -104,7 +104,7 @@ def test_celeba(unpacked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     items = read("celeba", "test", tmp_path)
     assert items.classes == ["Bald", "Smiling", "Young"]
     assert items.labels.tolist() == [[0, 1, 1], [1, 1, 1]]  # the numbers 6 and 7, lowest bit first
-    assert items.paths == ["000007.jpg", "000008.jpg"]
+    assert items.paths == [str(tmp_path / f"celeba/img_align_celeba/00000{i}.jpg") for i in (7, 8)]
     assert array_of(items, 0).shape == (218, 178, 3)
     assert len(read("celeba", "train", tmp_path).images) == 4
     assert len(read("celeba", "val", tmp_path).images) == 2
@@ -139,6 +139,27 @@ def test_corrupted_svhn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match=f"SVHN: {path} is broken"):
         read("svhn", "test", tmp_path)
     assert len(read("svhn", "train", tmp_path).images) == 20
+
+
+def test_one_missing_file_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with official_files.server(tmp_path / "web") as url:
+        official_files.write_mnist_archives(tmp_path / "web", monkeypatch, url)
+        path = official_files.write_mnist(tmp_path) / "train-labels-idx1-ubyte"
+        path.unlink()
+        assert len(read("mnist", "test", tmp_path).images) == 10
+    assert path.is_file()
+
+
+def test_imagenet_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = official_files.write_imagenet_archives(tmp_path, monkeypatch)
+    read("imagenet", "val", tmp_path)
+    next(root.glob("*devkit*")).unlink()  # what was in it is in meta.bin
+    assert len(read("imagenet", "train", tmp_path).images) == 6
+
+
+def test_replaced_image_is_noticed(tmp_path: Path) -> None:
+    official_files.write_dtd(tmp_path)
+    assert tmp_path / "dtd/dtd/images/banded/banded_0000.jpg" in source_of("dtd").files("train", tmp_path)
 
 
 def test_imagenet_without_archives_says_which(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from advvae.config import default_hidden_dims
 from advvae.models import conv_networks
-from advvae.models.conv import stage_sizes
+from advvae.shapes import default_hidden_dims, stage_sizes
 from tests.networks import real_images, small_networks
 
 

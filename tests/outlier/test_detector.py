@@ -204,6 +204,6 @@ def test_a_failing_write_leaves_no_scores(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Split, "label_names", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"scores\.csv: No space"):
         find(make_split(3), make_split(2, seed=1))
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+"""From a config to the objects that it names: sources, networks, losses, scores, the device."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from advvae.config import Config
+from advvae.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from advvae.checkpoint import Checkpoint
+    from advvae.models import AdversarialVAE
+
+
+def trained_networks(
+    config: Config, checkpoint: "Checkpoint | None", discriminator: "Checkpoint | None", device: "torch.device"
+) -> "AdversarialVAE":
+    """The networks with the weights that were loaded; a part that no file has is None."""
+    import torch
+
+    from advvae.models import AdversarialVAE
+
+    networks = AdversarialVAE(None, None, None, 0)
+    if checkpoint:
+        networks = build_networks(config)
+        for part in ("encoder", "decoder", "discriminator"):
+            if part not in checkpoint.parts:
+                setattr(networks, part, None)
+        checkpoint.restore(networks)
+    if discriminator:
+        shapes = discriminator.config
+        own = {name: shapes[name] for name in ("hidden_dims", "model") if name in shapes}
+        networks.discriminator = build_networks(replace(config, **own, train_discriminator=True)).discriminator
+        discriminator.restore(networks, parts=("discriminator",))
+    return networks.to(device).to(memory_format=torch.channels_last)
+
+
+def build_networks(config: Config) -> "AdversarialVAE":
+    """The networks that `model` names, with fresh weights drawn from the seed."""
+    networks = build(
+        "model",
+        config.model,
+        channels=config.dataset["channels"],
+        size=config.size,
+        latent_dim=config.latent_dim,
+        hidden_dims=config.hidden_dims,
+    )
+    if not config.train_discriminator:
+        networks.discriminator = None
+    return networks
+
+
+def build_source(group: str, node: dict[str, Any]) -> Any:
+    """The source of images that a dataset names."""
+    own = {k: v for k, v in node.items() if k not in ("size", "channels", "keep_classes", "drop_classes")}
+    return build(group, own)
+
+
+def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
+    """Call what `_target_` names.
+
+    Raises:
+        UserError: there is no such thing, or it refuses its arguments.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    if "_target_" not in node:
+        raise UserError(f"{group}={node.get('name')} has no _target_: it names what to call, such as my_module.MyClass")
+    own = {name: value for name, value in node.items() if name != "name"}
+    try:
+        return instantiate(own, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        cause = error.__cause__ or error
+        raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None
+
+
+def select_device(name: str) -> "torch.device":
+    """The device that `device` names; auto = the first GPU, else the CPU.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not available here ({reason}): use device=cpu or device=auto") from None
+    return device
