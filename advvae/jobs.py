@@ -216,6 +216,8 @@ def outlier(job: Job) -> dict[str, Any]:
     scores, left_out = usable_scores(job.scores(), networks)
     for name, reason in left_out.items():
         logger.info(f"score {name} is left out: {reason}")
+    if "loss" in scores and config.recon_weight > 0 and networks.discriminator is None:
+        logger.info("score loss goes without its adversarial term: there is no discriminator")
     return find_outliers(
         networks,
         job.objective,

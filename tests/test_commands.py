@@ -336,3 +336,25 @@ def test_a_mistake_in_the_scores_that_follow_is_told_before_training(advvae: Com
     assert result.status == 1
     assert "discriminator" in result.message
     assert advvae.runs() == []
+
+
+@pytest.mark.parametrize(("dataset", "allowed"), [("digits", True), ("folder", False)])
+def test_images_that_may_be_patients_go_to_no_remote_tracker(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, dataset: str, allowed: bool
+) -> None:
+    from advvae import tracking
+
+    (advvae.cwd / "images").mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((9, 9), 20 * number, np.uint8)).save(advvae.cwd / "images" / f"{number}.png")
+    opened = []
+    open_tracker = tracking.open_tracker
+
+    def recording(settings: Any, **arguments: Any) -> Any:
+        opened.append(arguments["images_allowed"])
+        return open_tracker(settings, **arguments)
+
+    monkeypatch.setattr(tracking, "open_tracker", recording)
+    root = ["dataset.root=images"] if dataset == "folder" else []
+    assert advvae("mode=train", f"dataset={dataset}", *root, *TINY).status == 0
+    assert opened == [allowed]

@@ -139,6 +139,7 @@ def test_a_vae_alone_scores_without_the_adversarial_term(saved: tuple[nn.Module,
     )
     assert result.status == 0, result.errors
     assert "score discriminator is left out" in result.output
+    assert "score loss goes without its adversarial term" in result.output
 
 
 def test_the_wrong_size_is_named(saved: tuple[nn.Module, nn.Module], advvae: Command) -> None:
