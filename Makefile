@@ -39,7 +39,7 @@ test-all: lint types ## the same with the slow tests: launchers, wheels, long tr
 
 demo: $(INSTALLED) ## train on handwritten digits without the 9; then test, sample, and find photos and 9s as outliers
 	rm -rf $(DEMO)
-	$(ADVVAE) mode=train dataset=digits 'dataset.drop_classes=[9]' n_epochs=30 batch_size=32 sample_and_save_frequency=10 $(TO_DEMO)
+	$(ADVVAE) mode=train dataset=digits 'dataset.drop_classes=[9]' n_epochs=30 batch_size=32 latent_dim=16 kld_weight=2e-3 sample_and_save_frequency=10 $(TO_DEMO)
 	$(ADVVAE) mode=test dataset=digits $(TO_DEMO)
 	$(ADVVAE) mode=sample dataset=digits num_samples=64 $(TO_DEMO)
 	$(ADVVAE) mode=outlier dataset=digits out_dataset=photos $(TO_DEMO)
