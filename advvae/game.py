@@ -73,23 +73,23 @@ def _vae_step(
             if networks.discriminator is not None:
                 with torch.set_grad_enabled(objective.gen_weight > 0):
                     sample = networks.decode(noise[1])
-            fooled_by_reconstruction = fooled_by_sample = images.new_zeros(())
-            with own_batch_statistics(networks.discriminator):
-                if objective.recon_weight > 0:
-                    fooled_by_reconstruction = losses.adversarial_loss(networks.discriminate(reconstruction)).mean()
-                if objective.gen_weight > 0:
-                    assert sample is not None
-                    fooled_by_sample = losses.adversarial_loss(networks.discriminate(sample)).mean()
+            fooled_by_reconstruction = _fooling_loss(networks, reconstruction, objective.recon_weight)
+            fooled_by_sample = _fooling_loss(networks, sample, objective.gen_weight)
         recon = objective.reconstruction_loss(images, reconstruction).mean()
         kld = losses.kl_divergence(mean, logvar).mean()
         loss = recon + objective.kld_weight * kld
-        if objective.recon_weight > 0:
-            loss = loss + objective.recon_weight * fooled_by_reconstruction
-        if objective.gen_weight > 0:
-            loss = loss + objective.gen_weight * fooled_by_sample
+        loss = loss + objective.recon_weight * fooled_by_reconstruction + objective.gen_weight * fooled_by_sample
         loss.backward()
     terms = [term.detach() for term in (loss, recon, kld, fooled_by_reconstruction, fooled_by_sample)]
     return reconstruction.detach(), None if sample is None else sample.detach(), terms
+
+
+def _fooling_loss(networks: AdversarialVAE, fakes: Tensor | None, weight: float) -> Tensor:
+    """BCE(D(fakes), 1), mean over the batch; a plain 0, without a pass through the discriminator, for weight 0."""
+    if weight == 0 or fakes is None:
+        return torch.zeros((), device=next(networks.parameters()).device)
+    with own_batch_statistics(networks.discriminator):
+        return losses.adversarial_loss(networks.discriminate(fakes)).mean()
 
 
 def _discriminator_step(
