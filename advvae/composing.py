@@ -1,7 +1,11 @@
 """What Hydra composes: the groups and resolvers registered before it starts, and the typed config it ends in."""
 
 import difflib
+import logging
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import CompactHydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,8 +22,15 @@ from advvae import runs
 from advvae.cli import config_dirs
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config, check
 from advvae.errors import UserError
+from advvae.files import disk_errors_told
 from advvae.outlier.scores import named_scores
 from advvae.settle import Settled, resumed_folder, settle
+
+logger = logging.getLogger(__name__)
+
+
+class ConfigError(CompactHydraException):
+    """A setting the user can fix: Hydra shows it without a traceback."""
 
 
 def register(arguments: list[str]) -> None:
@@ -48,17 +59,44 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     if config.resume and in_sweep and config.resume != "auto":
         raise UserError(f"resume={config.resume} names one run; a sweep starts new ones")
     if config.resume == "auto":  # decided when the folder was
-        config = replace(config, resume=str(folder) if (folder / "checkpoints" / "last.pt").is_file() else None)
+        found = (folder / "checkpoints" / "last.pt").is_file()
+        if not found:
+            logger.info("resume=auto: there is no unfinished run of this config; a new one begins")
+        config = replace(config, resume=str(folder) if found else None)
     return settle(config, _typed_keys(hydra_config))
 
 
-def remove_empty_sweep() -> None:
-    """Remove the folder of a sweep that was refused before its first job: Hydra has written multirun.yaml into it."""
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """Let every mistake end the process with one line and status 1."""
+    try:
+        with disk_errors_told("the run folder (output_dir)"):  # Hydra makes it before the job begins
+            yield
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        sys.exit(explain(error))
+    except UserError as error:
+        sys.exit(str(error))
+    except SystemExit as end:
+        sys.exit(1 if end.code == 2 else end.code)  # 2 is how argparse says that a flag is wrong
+    except KeyboardInterrupt:
+        sys.exit("interrupted; resume=auto goes on with an interrupted training")
+    finally:
+        _tell_of_sweep()
+
+
+def _tell_of_sweep() -> None:
+    """Say where a sweep's summary is; remove the folder of a sweep that was refused before its first job.
+
+    Hydra has written multirun.yaml into it by then.
+    """
     from advvae.sweep import SweepCallback
 
     folder = SweepCallback.folder
-    if folder and folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:
+    if folder and (folder / "summary.csv").is_file():
+        print(f"summary of the sweep: {folder / 'summary.csv'}")
+    elif folder and folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:
         runs.remove_folder(folder, folder.parent.parent)
+    SweepCallback.folder = None
 
 
 def explain(error: Exception) -> str:
@@ -66,6 +104,8 @@ def explain(error: Exception) -> str:
     text = str(error).split("Config search path:")[0]
     if unknown := re.match(r"Could not override '([^']*)'", text):
         name = unknown[1]
+        if "." in name:
+            return f"there is no key '{name}'; --cfg job shows those that there are"
         near = difflib.get_close_matches(name, [*FLAT_KEYS, *GROUPS], n=1)
         return f"there is no key '{name}'; " + (f"did you mean {near[0]}?" if near else "advvae --help lists them")
     if isinstance(error, OverrideParseException):
@@ -77,7 +117,7 @@ def explain(error: Exception) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(str(error.__cause__).splitlines()[0].replace("'Config'", "what advvae takes"))
     line = " ".join([*lines, ", ".join(options)]).strip().removeprefix("In 'config': ")
-    return line.replace("str is not a ListConfig", "it takes a list, as in key=[a,b]")
+    return line.replace("str is not a ListConfig, list or tuple.", "it takes a list, as in key=[a,b]")
 
 
 def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:

@@ -1,11 +1,25 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from advvae.errors import UserError
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+@contextmanager
+def disk_errors_told(place: str) -> Iterator[None]:
+    """Turn a full or read-only disk into a UserError; `place` is named where the system names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise UserError(f"cannot write {error.filename or place}: {error.strerror}") from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class Job:
     checkpoint: "Checkpoint | None"
     discriminator: "Checkpoint | None"
     resources: ExitStack  # closes what the job opens, however it ends
+    _splits: "dict[tuple[str, str], Split]" = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -74,11 +75,11 @@ class Job:
 
     def split(self, name: str) -> "Split":
         """A split of the dataset."""
-        return self._load("dataset", self.source, name)
+        return self._loaded("dataset", name)
 
     def outliers(self) -> "Split":
         """The outlier set's test split, brought to the network's size and channels."""
-        return self._load("out_dataset", build_source("out_dataset", self.config.out_dataset), "test")
+        return self._loaded("out_dataset", "test")
 
     def scores(self) -> "dict[str, Score]":
         """The outlier scores that the config names."""
@@ -90,14 +91,19 @@ class Job:
         """The networks with the weights that were loaded."""
         return trained_networks(self.config, self.checkpoint, self.discriminator, self.device)
 
-    def _load(self, group: str, source: Any, split: str) -> "Split":
+    def _loaded(self, group: str, split: str) -> "Split":
+        if (group, split) not in self._splits:
+            self._splits[group, split] = self._load(group, split)
+        return self._splits[group, split]
+
+    def _load(self, group: str, split: str) -> "Split":
         from advvae.data import load_split
 
         config = self.config
         node = getattr(config, group)
         assert config.size is not None
         return load_split(
-            source,
+            self.source if group == "dataset" else build_source(group, node),
             split,
             name=node["name"],
             size=config.size,
@@ -119,7 +125,8 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     run.add_overrides(settled.taken())
     for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
         if loaded:
-            logger.info(f"{role}: {loaded.path}")
+            after = f", after epoch {loaded.training.epoch}" if loaded.training else ""
+            logger.info(f"{role}: {loaded.path}{after}")
     run.begin()
     run.write_config(config, checksums(settled))
     torch.manual_seed(config.seed)
@@ -160,6 +167,8 @@ def train(job: Job) -> dict[str, Any]:
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
     job.run.write_config(config)
+    if job.checkpoint and job.checkpoint.training and job.checkpoint.training.epoch < config.n_epochs:
+        job.run.metrics.clear()  # what was measured on weights that training is about to change
     trainer = Trainer(
         config,
         networks,

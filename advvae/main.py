@@ -1,30 +1,25 @@
 """The command: what was typed becomes a settled config, the config's modes run, and mistakes become one line."""
 
-import errno
+import logging
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from advvae import composing, jobs, runs
 from advvae.cli import prepare_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
+from advvae.files import disk_errors_told
 
 MODES = {"train": jobs.train, "test": jobs.test, "sample": jobs.sample, "outlier": jobs.outlier}
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-
-
-class ConfigError(CompactHydraException):
-    """A setting the user can fix: Hydra shows it without a traceback."""
+logger = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -32,15 +27,13 @@ def run(composed: DictConfig) -> float | None:
     """One run, or one job of a sweep: returns what a sweeper minimises."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        return run_job(composed, in_sweep)
+        with disk_errors_told(f"below output_dir={composed.output_dir}"):
+            return run_job(composed, in_sweep)
     except UserError as error:
-        message = str(error)
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        message = f"cannot write {error.filename or 'below output_dir=' + composed.output_dir}: {error.strerror}"
-    # SystemExit would end a sweep with this job; Hydra would put a line of its own before any other error
-    raise ConfigError(message) if in_sweep else SystemExit(message)
+        if not in_sweep:  # Hydra would put a line of its own before any other error
+            sys.exit(str(error))
+        logger.error(f"job failed: {error}")
+        raise composing.ConfigError(str(error)) from None  # unlike SystemExit, it ends this job alone
 
 
 def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
@@ -48,7 +41,8 @@ def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     output_dir = Path(composed.output_dir).absolute()
     overrides = list(HydraConfig.get().overrides.task)
-    with runs.open_run(folder, output_dir, overrides, keep_failed=in_sweep) as run_folder, ExitStack() as resources:
+    resumed = bool(composed.resume) and (folder / "checkpoints" / "last.pt").is_file()
+    with runs.open_run(folder, output_dir, overrides, resumed, in_sweep) as run_folder, ExitStack() as resources:
         job = jobs.open_job(composing.settled_config(composed, folder, in_sweep), run_folder, resources)
         for mode in job.config.modes:
             measured = MODES[mode](job)
@@ -65,20 +59,9 @@ def main() -> None:
     sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])
-    try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's stop is one like Ctrl-C
+    with composing.mistakes_told():
         run()
-    except (CompactHydraException, OmegaConfBaseException, YAMLError) as error:
-        sys.exit(composing.explain(error))
-    except OSError as error:  # Hydra makes the run folder before the job begins
-        if error.errno not in UNWRITABLE:
-            raise
-        sys.exit(f"cannot make the run folder {error.filename} (output_dir): {error.strerror}")
-    except SystemExit as end:
-        sys.exit(1 if end.code == 2 else end.code)  # 2 is how argparse says that a flag is wrong
-    except KeyboardInterrupt:
-        sys.exit("interrupted; resume=auto goes on with an interrupted training")
-    finally:
-        composing.remove_empty_sweep()
 
 
 if __name__ == "__main__":

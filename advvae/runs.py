@@ -32,10 +32,11 @@ class Run:
         self.overrides = overrides
         self.resumed = resumed
         self.metrics = read_metrics(folder) if resumed else {}  # what was measured so far
-        for bookkeeping in ("status", "seconds", "error"):
+        self._started = time.monotonic() - self.metrics.pop("seconds", 0)
+        for bookkeeping in ("status", "error"):
             self.metrics.pop(bookkeeping, None)
         self.begun = False
-        self._started = time.monotonic()
+        self._checksums: Mapping[str, str] = {}
         if not resumed:
             self.add_overrides([])
 
@@ -46,14 +47,16 @@ class Run:
 
     def write_config(self, config: Config, checksums: Mapping[str, str] | None = None) -> None:
         """Write the resolved config, with all that was decided, and the SHA-256 of the files that were loaded."""
-        content = {**asdict(config), **(checksums or {})}
+        self._checksums = checksums or self._checksums
+        content = {**asdict(config), **self._checksums}
         _write(self.folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def add_overrides(self, taken: list[str]) -> None:
         """Append what was taken to what was typed, so that a replay takes the same. A resumed run keeps its own."""
         if self.resumed:
             return
-        self.overrides = [*self.overrides, *taken]
+        keys = tuple(override.partition("=")[0] + "=" for override in taken)
+        self.overrides = [*(override for override in self.overrides if not override.startswith(keys)), *taken]
         _write(self.folder / ".hydra" / "overrides.yaml", yaml.safe_dump(self.overrides, allow_unicode=True))
 
     def finish(self) -> None:
@@ -77,15 +80,17 @@ class Run:
 
 
 @contextmanager
-def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: bool) -> Iterator[Run]:
+def open_run(folder: Path, output_dir: Path, overrides: list[str], resumed: bool, keep_failed: bool) -> Iterator[Run]:
     """Hold the folder for one run, and leave it in order whatever happens.
 
-    A new folder that an error leaves without any result is removed, unless `keep_failed` (a sweep's job).
+    A new folder below `output_dir` that an error leaves without any result is removed, unless `keep_failed` (a
+    sweep's job).
 
     Raises:
-        UserError: another process holds the folder, or it cannot be written.
+        UserError: another process or another run holds the folder, or it cannot be written.
     """
-    resumed = (folder / ".hydra" / "overrides.yaml").is_file()
+    if not resumed and (folder / ".hydra" / "overrides.yaml").is_file():
+        raise UserError(f"{folder} holds a run already: resume= goes on with it, or name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -103,7 +108,7 @@ def open_run(folder: Path, output_dir: Path, overrides: list[str], keep_failed: 
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError, UserError):  # a full disk must not hide the first error
                 run.fail(status, str(error) or type(error).__name__)
-            if not (keep_failed or resumed or run.has_results()):
+            if not (keep_failed or resumed or run.has_results()) and output_dir in folder.parents:
                 remove_folder(folder, output_dir)
         raise
     finally:
@@ -194,23 +199,23 @@ def best_job(sweep: Path) -> Path:
     return min(losses, key=lambda job: losses[job])
 
 
-def checkpoint_file(place: str, name: str) -> Path:
-    """The file that a folder or path means: a run folder's checkpoints/<name>.pt, a sweep's best job's, or the file.
+def checkpoint_file(key: str, place: str) -> Path:
+    """The file that a path means: itself, a run folder's checkpoints/best.pt, or that of a sweep's best job.
 
     Raises:
-        UserError: nothing is there, or the folder holds no such checkpoint.
+        UserError: nothing is there, or the folder holds no such checkpoint; `key` is what named it.
     """
     path = Path(place).expanduser()
     if path.is_file():
         return path.resolve()
     if not path.exists():
-        raise UserError(f"no checkpoint at {path}")
+        raise UserError(f"{key}={place}: there is nothing there; name the folder of a training run, or a .pt file")
     if not (path / "checkpoints").is_dir() and any(path.glob("*/metrics.json")):
         path = best_job(path)
-    for file in (path / "checkpoints" / f"{name}.pt", path / f"{name}.pt"):
+    for file in (path / "checkpoints" / "best.pt", path / "best.pt"):
         if file.is_file():
             return file.resolve()
-    raise UserError(f"{path} holds no checkpoints/{name}.pt: name the folder of a training run, or a .pt file")
+    raise UserError(f"{key}={path} holds no checkpoints/best.pt: name the folder of a training run, or a .pt file")
 
 
 def _write(path: Path, text: str) -> None:

@@ -66,7 +66,9 @@ def _settle_use(config: Config, typed: set[str]) -> Settled:
     checkpoint = read_checkpoint(path) if path else None
     discriminator = None
     if config.discriminator_checkpoint:
-        discriminator = read_checkpoint(runs.checkpoint_file(config.discriminator_checkpoint, "best"))
+        discriminator = read_checkpoint(
+            runs.checkpoint_file("discriminator_checkpoint", config.discriminator_checkpoint)
+        )
         if "discriminator" not in discriminator.parts:
             raise UserError(f"discriminator_checkpoint: {discriminator.path} holds no discriminator")
     loaded = checkpoint or discriminator
@@ -89,11 +91,11 @@ def _settle_use(config: Config, typed: set[str]) -> Settled:
 def _checkpoint_path(config: Config) -> Path | None:
     """The file to load; None = a discriminator alone will be scored."""
     if config.checkpoint:
-        return runs.checkpoint_file(config.checkpoint, "best")
+        return runs.checkpoint_file("checkpoint", config.checkpoint)
     dataset = config.dataset["name"]
     run = runs.newest_finished(config.output_dir, dataset)
     if run:
-        return runs.checkpoint_file(str(run), "best")
+        return runs.checkpoint_file("checkpoint", str(run))
     if config.mode == "outlier" and config.discriminator_checkpoint:
         return None
     raise UserError(
@@ -158,7 +160,7 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
         return None
     from advvae.checkpoint import read_checkpoint
 
-    checkpoint = read_checkpoint(runs.checkpoint_file(str(folder), "last"))
+    checkpoint = read_checkpoint(folder / "checkpoints" / "last.pt")
     if checkpoint.training is None:
         raise UserError(f"resume={config.resume}: {checkpoint.path} holds no optimisers to go on with")
     run = {f.name: checkpoint.config[f.name] for f in fields(Config) if f.name in checkpoint.config}
@@ -179,9 +181,11 @@ def resumed_folder(config: Config) -> Path | None:
     if not config.resume:
         return None
     if config.resume != "auto":
-        if Path(config.resume).is_file():
-            raise UserError(f"resume={config.resume} is a file: name the run's folder, whose last.pt it goes on from")
-        return runs.checkpoint_file(config.resume, "last").parent.parent
+        folder = Path(config.resume)
+        folder = folder.parent if folder.name == "checkpoints" else folder
+        if not (folder / "checkpoints" / "last.pt").is_file():
+            raise UserError(f"resume={config.resume} holds no checkpoints/last.pt: name the folder of a training run")
+        return folder
     wanted = asdict(_complete(config, checked=False))
     for folder in runs.train_runs(config.output_dir, config.dataset["name"]):
         unfinished = runs.read_metrics(folder).get("status") in ("running", "failed", "interrupted")

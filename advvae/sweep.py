@@ -91,8 +91,9 @@ class SweepCallback:
         SweepCallback.folder = Path(config.hydra.sweep.dir)
 
     def on_job_end(self, config: Any, **_: Any) -> None:
-        if config.hydra.mode.name == "MULTIRUN":
-            write_summary(Path(config.hydra.runtime.output_dir).parent)
+        sweep = Path(config.hydra.runtime.output_dir).parent
+        if config.hydra.mode.name == "MULTIRUN" or (sweep / "multirun.yaml").is_file():  # a job that was resumed alone
+            write_summary(sweep)
 
     def _ignore(self, **_: Any) -> None:
         pass

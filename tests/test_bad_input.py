@@ -61,7 +61,7 @@ OVERRIDES = [
     ("train_discriminator=false", "train_discriminator=false needs gen_weight=0 recon_weight=0, got gen_weight=0.002"),
     ("objective=scores.loss.auroc", "objective=scores.loss.auroc is not measured by train"),
     ("checkpoint=some.pt", "resume="),
-    ("resume=nowhere", "no checkpoint at nowhere"),
+    ("resume=nowhere", "resume=nowhere holds no checkpoints/last.pt"),
     ("output_dir=''", "output_dir must name a folder"),
     ("dataset.channels=2", "dataset.channels must be 1, 3 or null, got 2"),
 ]
@@ -80,7 +80,7 @@ def test_a_bad_override_is_one_message(advvae: Command, override: str, expected:
     ("arguments", "expected"),
     [
         (["mode=test", "dataset=digits"], "no finished training run on digits"),
-        (["mode=test", "checkpoint=nowhere"], "no checkpoint at nowhere"),
+        (["mode=test", "checkpoint=nowhere"], "checkpoint=nowhere: there is nothing there"),
         (["mode=outlier", "dataset=digits"], "advvae mode=train dataset=digits"),
         (["mode=test", "resume=auto"], "resume= belongs to mode=train"),
         (["mode=test", "then=[outlier]"], "then=[outlier] follows mode=train only"),
@@ -190,7 +190,7 @@ def test_resume_takes_a_runs_folder_only(advvae: Command) -> None:
     run = advvae.train().folder
     result = advvae(f"resume={run}/checkpoints/best.pt", "n_epochs=4")
     assert result.status == 1
-    assert "name the run's folder" in result.message
+    assert "name the folder of a training run" in result.message
     (advvae.cwd / "last.pt").write_bytes((run / "checkpoints" / "last.pt").read_bytes())
     assert advvae("resume=last.pt").status == 1
     assert sorted(path.name for path in advvae.cwd.iterdir()) == ["last.pt", "outputs"]

@@ -124,3 +124,36 @@ def test_what_shapes_the_state_cannot_change_on_resume(advvae: Command, override
     assert result.status == 1
     assert override.split("=")[1] in result.message
     assert [path.name for path, time in before.items() if path.is_file() and path.stat().st_mtime_ns != time] == []
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(advvae: Command) -> None:
+    folder = advvae(*TRAIN).folder
+    before = (folder / "metrics.json").read_text()
+    result = advvae(*TRAIN, "seed=3", f"hydra.run.dir={folder}")
+    assert result.status == 1
+    assert "holds a run already" in result.message
+    assert (folder / "metrics.json").read_text() == before
+
+
+def test_a_failed_run_removes_no_folder_of_the_users(advvae: Command) -> None:
+    (advvae.cwd / "mine").mkdir()
+    (advvae.cwd / "mine" / "config.yaml").write_text("mine")
+    assert advvae(*TRAIN, "latent_dim=0", "hydra.run.dir=mine").status == 1
+    assert (advvae.cwd / "mine" / "config.yaml").read_text() == "mine"
+
+
+def test_training_on_drops_what_older_weights_measured(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "then=[test]").folder
+    assert "psnr" in json.loads((folder / "metrics.json").read_text())
+    assert advvae(f"resume={folder}", "n_epochs=5", "then=[]").status == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "psnr" not in metrics
+    assert metrics["epochs"] == 5
+
+
+def test_resume_says_where_it_goes_on(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a new one begins" in advvae(*TRAIN, "resume=auto").output
+    interrupted(advvae, monkeypatch, "seed=4")
+    result = advvae(*TRAIN, "seed=4", "resume=auto")
+    assert "last.pt, after epoch 2" in result.output
+    assert "checkpoint_sha256" in (result.folder / "config.yaml").read_text()

@@ -36,6 +36,8 @@ def test_a_failed_job_is_a_row_and_the_others_finish(advvae: Command, values: st
     result = advvae(*SWEEP, f"gen_weight={values}")
     assert result.status == 1
     assert "gen_weight must be" in result.errors
+    assert "job failed: gen_weight must be" in result.output
+    assert "summary of the sweep: " in result.output
     _, rows = summary(advvae)
     by_weight = {row["gen_weight"]: row for row in rows}
     assert by_weight["0"]["status"] == "finished"
