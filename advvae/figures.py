@@ -59,20 +59,17 @@ def save_image(pixels: torch.Tensor, path: Path) -> None:
     _pillow(pixels).save(_made(path))
 
 
-def image_grid(images: torch.Tensor, path: Path, columns: int | None = None) -> None:
-    """Draw images (B, C, H, W) in [-1, 1], row by row. `columns`: None = as square as possible."""
+def image_grid(images: torch.Tensor, path: Path) -> None:
+    """Draw images (B, C, H, W) in [-1, 1], row by row, as square as possible."""
     pixels = to_pixels(images)
-    columns = columns or math.ceil(math.sqrt(len(pixels)))
-    _pillow(_tiles(pixels, columns)).save(_made(path))
+    _pillow(_tiles(pixels, math.ceil(math.sqrt(len(pixels))))).save(_made(path))
 
 
-def reconstruction_grid(
-    images: torch.Tensor, reconstructions: torch.Tensor, path: Path, columns: int | None = None
-) -> None:
+def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, path: Path) -> None:
     """Draw each original (B, C, H, W) in [-1, 1] above its reconstruction, in labelled pairs of rows."""
     from PIL import Image, ImageDraw, ImageFont
 
-    columns = columns or min(8, len(images))
+    columns = min(8, len(images))
     originals, reconstructions = to_pixels(images), to_pixels(reconstructions)
     pairs = [
         [_pillow(_tiles(part[start : start + columns], columns)) for part in (originals, reconstructions)]

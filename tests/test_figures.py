@@ -54,7 +54,7 @@ def test_saved_images_keep_their_pixels_and_channels(tmp_path: Path) -> None:
 
 def test_grid_goes_row_by_row_in_whole_enlarged_pixels(tmp_path: Path) -> None:
     shades = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
-    figures.image_grid(shades.reshape(5, 1, 1, 1).expand(5, 1, 32, 32), tmp_path / "grid.png", columns=3)
+    figures.image_grid(shades.reshape(5, 1, 1, 1).expand(5, 1, 32, 32), tmp_path / "grid.png")
     grid = pixels_of(tmp_path / "grid.png")
     assert grid.shape == (2 * 64 + 3 * 4, 3 * 64 + 4 * 4, 3)  # 32 px doubled, with gaps of 4 px
     centres = [grid[36 + 68 * row, 36 + 68 * column, 0] for row in range(2) for column in range(3)]
