@@ -42,7 +42,7 @@ def build_networks(config: Config) -> "AdversarialVAE":
         "model",
         config.model,
         channels=config.dataset["channels"],
-        size=config.size,
+        size=config.side,
         latent_dim=config.latent_dim,
         hidden_dims=config.hidden_dims,
     )

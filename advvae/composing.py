@@ -21,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from advvae import runs
 from advvae.cli import config_dirs
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config, check
+from advvae.data.shifts import SHIFTS, shift_names
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
-from advvae.outlier.scores import named_scores
+from advvae.outlier.scores import FUSED, check_names
 from advvae.settle import Settled, resumed_folder, settle
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     hydra_config = HydraConfig.get()
     config = _typed_config(composed, hydra_config)
     check(config)
-    _check_scores(config.scores)
+    _check_scores(config)
     if config.resume and in_sweep and config.resume != "auto":
         raise UserError(f"resume={config.resume} names one run; a sweep starts new ones")
     if config.resume == "auto":  # decided when the folder was
@@ -137,9 +138,41 @@ def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:
         plain[group]["name"] = hydra_config.runtime.choices[group]
     for group in ("dataset", "out_dataset"):
         plain[group] = {"size": None, "channels": None, **plain[group]}
-        _make_absolute(plain[group], ("root", "path"))
-    _make_absolute(plain, ("data_dir", "output_dir"))
+    if plain["out_dataset"]["name"] == plain["dataset"]["name"]:  # other classes of the same images
+        plain["out_dataset"] |= {
+            name: plain["dataset"][name] for name in ("root", "path") if plain["out_dataset"].get(name, "") is None
+        }
+    names = [*plain["out_datasets"], *plain["near"], *plain["far"], *plain["datasets"]]
+    plain["nodes"] = {
+        name: _dataset_node(name, plain, composed, hydra_config) for name in names if not shift_names(name)
+    }
+    for node in (plain["dataset"], plain["out_dataset"], *plain["nodes"].values()):
+        _make_absolute(node, ("root", "path"))
+    _make_absolute(plain, ("data_dir", "output_dir", "input"))
     return Config(**plain)
+
+
+def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_config: Any) -> dict[str, Any]:
+    """The node of a dataset that a list names: as it was chosen with its sub-keys, else as its file says.
+
+    Raises:
+        UserError: there is no such dataset.
+    """
+    for group in ("out_dataset", "dataset"):
+        if plain[group]["name"] == name:
+            return dict(plain[group], keep_classes=None, drop_classes=None) if group == "dataset" else plain[group]
+    folders = [Path(source.path, "dataset") for source in hydra_config.runtime.config_sources if source.path]
+    path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
+    if path is None:
+        options = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+        raise UserError(
+            f"there is no set '{name}': choose from {', '.join(options)}, or the shifts {', '.join(SHIFTS)}"
+        )
+    content = OmegaConf.load(path)
+    content._set_parent(composed)  # so that its interpolations find the keys beside it
+    node = OmegaConf.to_container(content, resolve=True)
+    assert isinstance(node, dict)
+    return {"size": None, "channels": None, "keep_classes": None, "drop_classes": None, **node, "name": name}
 
 
 def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -148,10 +181,13 @@ def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
             values[name] = str(Path(values[name]).expanduser().absolute())
 
 
-def _check_scores(scores: list[Any]) -> None:
+def _check_scores(config: Config) -> None:
     """Refuse scores that there are not, before anything heavy is loaded."""
-    named_scores([item for item in scores if isinstance(item, str)])
-    for item in scores:
+    check_names([item for item in config.scores if isinstance(item, str)])
+    check_names(config.fuse, "fuse")
+    if FUSED in config.fuse:
+        raise UserError("fuse lists what `fused` is made of, so not itself")
+    for item in config.scores:
         if not isinstance(item, str) and not (isinstance(item, dict) and "_target_" in item):
             raise UserError(f"scores takes names and {{_target_: …}} items, got {item}")
 

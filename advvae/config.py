@@ -16,12 +16,14 @@ from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # an installed wheel, or a checkout
 
-MODES = ("train", "test", "sample", "outlier")
+MODES = ("train", "test", "sample", "outlier", "screen", "matrix")
+THEN = ("test", "sample", "outlier")  # the modes that may follow a training in the same job
 METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>.<metric>
     "train": ("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
     "test": ("loss", "mse", "psnr", "ssim", "kld"),
 }
 PRECISIONS = ("auto", "32", "bf16")
+NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
 SMALLEST_SIZE = 8
 
 
@@ -49,13 +51,16 @@ class Config:
     train_discriminator: bool = key(
         "false = no discriminator at all (needs gen_weight=0 recon_weight=0): a plain VAE", ("true", "false")
     )
+    negatives: list[str] = key(
+        "training images made unlike the data, a third kind of fake for the discriminator", NEGATIVES
+    )
     sample_and_save_frequency: int = key("epochs between sample grids, reconstruction grids and kept checkpoints")
     keep_checkpoints: int | None = key("kept checkpoints beside `last` and `best`; null = all")
     resume: str | None = key(
         "auto = go on with the newest unfinished run of this config; a folder = with that one; null = a new run"
     )
     then: list[str] = key(
-        "modes to run after training in the same job, e.g. then=[test,outlier]; their metrics join the job's", MODES[1:]
+        "modes to run after training in the same job, e.g. then=[test,outlier]; their metrics join the job's", THEN
     )
     checkpoint: str | None = key(
         "run folder or file to load; null = newest finished train run on `dataset`, sweeps aside"
@@ -65,6 +70,19 @@ class Config:
     )
     num_samples: int = key("images to draw in mode=sample")
     scores: list[Any] = key("outlier scores: names, or {_target_: …} items of your own")
+    fuse: list[str] = key("scores that `fused` combines, as p-values on half of the validation split")
+    baselines: bool = key(
+        "true = trivial scores (brightness, contrast, PNG bytes, pixels) beside the others", ("true", "false")
+    )
+    out_datasets: list[str] = key(
+        "outlier sets scored in one run, instead of out_dataset: options of dataset, synthetic shifts of the inliers "
+        "such as hflip or noise_3, or shifts for all of these"
+    )
+    near: list[str] = key("outlier sets, as out_datasets, that are also averaged by themselves: the hard ones")
+    far: list[str] = key("outlier sets, as out_datasets, that are also averaged by themselves: the easy ones")
+    alpha: float = key("share of normal images that a score's threshold may flag")
+    input: str | None = key("folder of images, or .npy or .npz file, that mode=screen scores")
+    datasets: list[str] = key("sets that mode=matrix takes as inliers and as outliers in turn")
     objective: str | None = key(
         "metric that a job returns to a sweeper, e.g. val_mse or scores.loss.auroc; null = val_loss"
     )
@@ -72,6 +90,9 @@ class Config:
         "true = let a sweep be steered by a metric measured on real outliers", ("true", "false")
     )
     size: int | None = key("side in pixels; null = the dataset's default")
+    crop: int | None = key(
+        "side in pixels of the random crops that the networks see, a whole image being many; null = whole images"
+    )
     data_dir: str = key("where datasets are looked for and downloaded to (environment variable ADVVAE_DATA too)")
     num_workers: int = key("worker processes for decoding and loading")
     seed: int = key("every random draw follows from it")
@@ -92,6 +113,18 @@ class Config:
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+    nodes: dict[str, Any] = field(default_factory=dict)  # of the datasets that out_datasets, near, far, datasets name
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of what the networks see, in a settled config."""
+        assert self.size is not None
+        return self.crop or self.size
+
+    @property
+    def outlier_sets(self) -> list[str]:
+        """The names in out_datasets, near and far, each once; empty = out_dataset alone."""
+        return list(dict.fromkeys([*self.out_datasets, *self.near, *self.far]))
 
     @property
     def modes(self) -> list[str]:
@@ -120,7 +153,7 @@ def check(config: Config) -> None:
     if config.mode == "train" and (config.checkpoint or config.discriminator_checkpoint):
         name = "checkpoint" if config.checkpoint else "discriminator_checkpoint"
         raise UserError(
-            f"{name}= belongs to mode=test, sample and outlier; to go on with a run use resume=<its folder>"
+            f"{name}= belongs to mode=test, sample, outlier and screen; to go on with a run use resume=<its folder>"
         )
     if config.mode != "train" and config.resume:
         raise UserError(f"resume= belongs to mode=train, got mode={config.mode}")
@@ -135,7 +168,8 @@ def check_settled(config: Config) -> None:
     Raises:
         UserError: too small an image for the stages, or for the loss; a folder or file that is missing.
     """
-    for group in ("dataset", "out_dataset") if "outlier" in config.modes else ("dataset",):
+    scored = "outlier" in config.modes and not config.outlier_sets
+    for group in ("dataset", "out_dataset") if scored else ("dataset",):
         node = getattr(config, group)
         name = {"folder": "root", "array": "path"}.get(node["name"])
         if name and not node[name]:
@@ -144,17 +178,19 @@ def check_settled(config: Config) -> None:
             raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
     assert config.size is not None
     assert config.hidden_dims is not None
-    sizes = stage_sizes(config.size, len(config.hidden_dims))
+    if config.crop is not None and config.crop > config.size:
+        raise UserError(f"crop={config.crop} does not fit into images of size={config.size}")
+    sizes = stage_sizes(config.side, len(config.hidden_dims))
     if sizes[-2] < 2:
         raise UserError(
-            f"size={config.size} is too small for {len(config.hidden_dims)} stages "
+            f"{'crop' if config.crop else 'size'}={config.side} is too small for {len(config.hidden_dims)} stages "
             f"(hidden_dims={_shown(config.hidden_dims)}): at most {sizes.index(1)}"
         )
     if sizes[-1] == 1 and config.batch_size == 1:
         raise UserError("batch_size=1 leaves nothing to normalise by where the last map is 1 px: drop a stage")
-    if config.loss["name"] == "ms_ssim" and config.size < MS_SSIM_SMALLEST_SIDE:
+    if config.loss["name"] == "ms_ssim" and config.side < MS_SSIM_SMALLEST_SIDE:
         raise UserError(
-            f"loss=ms_ssim needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got size={config.size}: use loss=ssim"
+            f"loss=ms_ssim needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got {config.side}: use loss=ssim"
         )
 
 
@@ -175,8 +211,11 @@ def _check_ranges(config: Config) -> None:
         raise UserError(f"num_workers must be 0 or more, got {config.num_workers}")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be between 0 and {2**32 - 1}, got {config.seed}")
-    if config.size is not None and config.size < SMALLEST_SIZE:
-        raise UserError(f"size must be {SMALLEST_SIZE} px or more, got {config.size}")
+    for name in ("size", "crop"):
+        if (value := getattr(config, name)) is not None and value < SMALLEST_SIZE:
+            raise UserError(f"{name} must be {SMALLEST_SIZE} px or more, got {value}")
+    if not 0 < config.alpha < 1:
+        raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
     if config.hidden_dims is not None and (not config.hidden_dims or min(config.hidden_dims) < 1):
         raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(config.hidden_dims)}")
 
@@ -187,8 +226,17 @@ def _check_choices(config: Config) -> None:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
     for mode in config.then:
-        if mode not in MODES[1:]:
-            raise UserError(f"then takes {', '.join(MODES[1:])}, got {mode}")
+        if mode not in THEN:
+            raise UserError(f"then takes {', '.join(THEN)}, got {mode}")
+    for kind in config.negatives:
+        if kind not in NEGATIVES:
+            raise UserError(f"negatives takes {', '.join(NEGATIVES)}, got {kind}")
+    if config.negatives and not config.train_discriminator:
+        raise UserError(f"negatives={_shown(config.negatives)} are for the discriminator: train_discriminator is false")
+    if config.mode == "screen" and not config.input:
+        raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
+    if config.mode == "matrix" and len(config.datasets) < 2:
+        raise UserError("mode=matrix needs two or more sets, as in datasets=[mnist,fashionmnist]")
     if len(set(config.then)) < len(config.then):
         raise UserError(f"then={_shown(config.then)} names a mode twice")
     for group in ("dataset", "out_dataset"):

@@ -1,4 +1,4 @@
-"""Everything that is drawn: grids of images, and plots that stay legible in grey and at half size.
+"""What is drawn everywhere: grids of images, and plots that stay legible in grey and at half size.
 
 Image grids are built pixel by pixel (torchvision and Pillow), so that they show exactly what a network gave. Plots use
 matplotlib's objects directly: no window, no global state, safe in worker processes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TILE = 64  # pixels: images smaller than this are enlarged by a whole factor in grids
 GAP = 4  # pixels between the images of a grid
+LETTER = 0.09  # inches that a letter of an axis label needs
+WORD = 9  # letters that fit above each other's columns in a heat map
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 COLOURS = ("#17375e", "#b5442a", "#2c7a49", "#7a4fa0", "#7a5c1e", "#4d4d4d")
 CURVES = (  # panels of a training run: title, y axis, and the columns of metrics.csv with their legends
@@ -43,8 +45,6 @@ CURVES = (  # panels of a training run: title, y axis, and the columns of metric
     ),
 )
 
-ScorePairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # score name -> (inlier scores, outlier scores), each (n,)
-
 
 # Images
 
@@ -56,13 +56,13 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def save_image(pixels: torch.Tensor, path: Path) -> None:
     """Write one image (C, H, W) uint8, C = 1 or 3, as it is."""
-    _pillow(pixels).save(_made(path))
+    to_pillow(pixels).save(with_folder(path))
 
 
 def image_grid(images: torch.Tensor, path: Path) -> None:
     """Draw images (B, C, H, W) in [-1, 1], row by row, as square as possible."""
     pixels = to_pixels(images)
-    _pillow(_tiles(pixels, math.ceil(math.sqrt(len(pixels))))).save(_made(path))
+    to_pillow(tiles(pixels, math.ceil(math.sqrt(len(pixels))))).save(with_folder(path))
 
 
 def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, path: Path) -> None:
@@ -72,7 +72,7 @@ def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, pat
     columns = min(8, len(images))
     originals, reconstructions = to_pixels(images), to_pixels(reconstructions)
     pairs = [
-        [_pillow(_tiles(part[start : start + columns], columns)) for part in (originals, reconstructions)]
+        [to_pillow(tiles(part[start : start + columns], columns)) for part in (originals, reconstructions)]
         for start in range(0, len(originals), columns)
     ]
     width, height = pairs[0][0].size
@@ -82,25 +82,26 @@ def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, pat
     canvas = Image.new("RGB", (margin + width, len(pairs) * pitch - 3 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
     for row, pair in enumerate(pairs):
-        for line, (name, strip) in enumerate(zip(("original", "reconstruction"), pair, strict=True)):
-            top = row * pitch + line * (height - GAP)  # the pair shares one gap, so that it reads as a pair
+        for place, (name, strip) in enumerate(zip(("original", "reconstruction"), pair, strict=True)):
+            top = row * pitch + place * (height - GAP)  # the pair shares one gap, so that it reads as a pair
             canvas.paste(strip, (margin, top))
             draw.text((margin - 8, top + height // 2), name, fill="black", font=font, anchor="rm")
-    canvas.save(_made(path))
+    canvas.save(with_folder(path))
 
 
-def _tiles(pixels: torch.Tensor, columns: int) -> torch.Tensor:
-    """Arrange (B, C, H, W) uint8 as one image (3, height, width), each tile enlarged to TILE pixels or more."""
+def tiles(pixels: torch.Tensor, columns: int, smallest: int = TILE) -> torch.Tensor:
+    """Arrange (B, C, H, W) uint8 as one image (3, height, width), each tile enlarged to `smallest` pixels or more."""
     from torchvision.utils import make_grid
 
-    factor = max(1, math.ceil(TILE / max(pixels.shape[-2:])))
+    factor = max(1, math.ceil(smallest / max(pixels.shape[-2:])))
     enlarged = pixels.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
     missing = -len(enlarged) % columns  # filled with white; make_grid alone would shrink a short row
     blank = enlarged.new_full((missing, *enlarged.shape[1:]), 255)
     return make_grid(torch.cat([enlarged, blank]), nrow=columns, padding=GAP, pad_value=255)
 
 
-def _pillow(pixels: torch.Tensor) -> Image.Image:
+def to_pillow(pixels: torch.Tensor) -> Image.Image:
+    """One image (C, H, W) uint8, C = 1 or 3."""
     from PIL import Image
 
     array = pixels.permute(1, 2, 0).numpy()
@@ -119,11 +120,11 @@ def curves(metrics_csv: Path, path: Path) -> None:
 
     table = _columns(metrics_csv)
     drawn = [panel for panel in CURVES if any(column in table for column in panel[2])]
-    figure, axes = _figure(max(1, len(drawn)), 1)
+    figure, axes = new_figure(max(1, len(drawn)), 1)
     for axis, (title, quantity, labels) in zip(axes, drawn, strict=False):
         lines = [column for column in labels if column in table]
         for number, column in enumerate(lines):
-            _line(axis, table["epoch"], table[column], labels[column], number)
+            line(axis, table["epoch"], table[column], labels[column], number)
         axis.set(title=title, xlabel="epoch", ylabel=quantity)
         if len(table["epoch"]) == 1:
             axis.set_xlim(table["epoch"][0] - 1, table["epoch"][0] + 1)
@@ -134,42 +135,7 @@ def curves(metrics_csv: Path, path: Path) -> None:
         else:
             _spread(axis, np.concatenate([table[column] for column in lines]))
         axis.legend()
-    _save(figure, path)
-
-
-def histograms(scores: ScorePairs, path: Path) -> None:
-    """Draw the inliers' and the outliers' scores, a panel per score, each set as shares of its own size."""
-    columns = min(3, len(scores))
-    figure, axes = _figure(columns, math.ceil(len(scores) / columns))
-    for axis, (name, pair) in zip(axes, scores.items(), strict=False):
-        edges, logarithmic = _bins(*pair)
-        inliers, outliers = (np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0] / len(part) for part in pair)
-        labels = [f"{kind} (n = {len(part):,})" for kind, part in zip(("inliers", "outliers"), pair, strict=True)]
-        # A light hatched area and a dark line: told apart in grey, and where they overlap.
-        axis.stairs(inliers, edges, fill=True, facecolor="#dce8f4", edgecolor="#85a3c4", hatch="////", label=labels[0])
-        axis.stairs(outliers, edges, color="#7a1f1f", linewidth=1.8, label=labels[1])
-        axis.set(title=name, xlabel="score (larger = more outlying)", ylabel="share of the set")
-        if logarithmic:
-            axis.set_xscale("log")
-            _plain_numbers(axis.xaxis, edges[-1] / edges[0])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    _save(figure, path)
-
-
-def roc(scores: ScorePairs, path: Path) -> None:
-    """Draw each score's ROC curve (outlier = positive) with its AUROC, and the diagonal of chance."""
-    from sklearn.metrics import auc, roc_curve
-
-    figure, (axis, *_) = _figure(1, 1, width=4.6, height=4.6)
-    for number, (name, (inliers, outliers)) in enumerate(scores.items()):
-        is_outlier = np.repeat([0, 1], [len(inliers), len(outliers)])
-        flagged, caught, _ = roc_curve(is_outlier, np.concatenate([inliers, outliers]).astype(np.float64))
-        _line(axis, flagged, caught, f"{name}: AUROC {auc(flagged, caught):.4f}", number)
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0, label="chance: 0.5")
-    axis.set(xlabel="share of inliers flagged", ylabel="share of outliers caught", xlim=(-0.02, 1.02))
-    axis.set(ylim=(-0.02, 1.02), aspect="equal", title="ROC")
-    axis.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def heat_map(
@@ -180,31 +146,49 @@ def heat_map(
     column_name: str,
     title: str,
     path: Path,
+    *,
+    limits: tuple[float, float] | None = None,
+    missing: str = "failed",
 ) -> None:
-    """Draw a table of numbers (rows, columns) as coloured cells with the number in each; NaN is shown as failed."""
+    """Draw a table of numbers (rows, columns) as coloured cells with the number in each.
+
+    limits: the numbers of the darkest and of the lightest colour; None = the smallest and the largest that there are.
+    missing: what a cell with NaN says.
+    """
     values = np.asarray(values, dtype=np.float64)
     rows, columns = values.shape
-    figure, (axis, *_) = _figure(1, 1, width=max(3.4, 1.6 + 0.9 * columns), height=1.5 + 0.55 * rows)
+    longest = max(len(label) for label in column_labels)
+    turned = longest > WORD
+    figure, (axis, *_) = new_figure(
+        1,
+        1,
+        width=max(3.4, 1 + LETTER * max(len(label) for label in row_labels) + 0.9 * columns),
+        height=1.5 + 0.55 * rows + turned * LETTER * longest,
+    )
     shown = np.ma.masked_invalid(values)
-    axis.imshow(shown, cmap="cividis", aspect="auto")  # a map whose lightness rises with the value
-    middle = (shown.min() + shown.max()) / 2
-    for row, column in np.ndindex(rows, columns):
-        value = values[row, column]
-        if math.isfinite(value):
-            colour = "white" if value <= middle else "black"  # against a dark and a light cell
-            axis.text(column, row, f"{value:.4g}", ha="center", va="center", color=colour)
-        else:
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-            axis.text(column, row, "failed", ha="center", va="center", style="italic", bbox=box)
+    low, high = limits or (shown.min(), shown.max())
+    axis.imshow(shown, cmap="cividis", aspect="auto", vmin=low, vmax=high)  # lightness rises with the value
     axis.patch.set(facecolor="white", edgecolor="0.7", hatch="xxx")  # what shows where a cell has no colour
-    axis.set_xticks(range(columns), labels=column_labels)
+    _write_cells(axis, values, (low + high) / 2, missing)
+    axis.set_xticks(range(columns), labels=column_labels, rotation=90 if turned else 0)
     axis.set_yticks(range(rows), labels=row_labels)
     axis.tick_params(length=0)
     axis.set(xlabel=column_name, ylabel=row_name, title=title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+def _write_cells(axis: Axes, values: np.ndarray, middle: float, missing: str) -> None:
+    """Write each number, white up to `middle` (on a dark cell) and black above, or what is missing, into its cell."""
+    for (row, column), value in np.ndenumerate(values):
+        if math.isfinite(value):
+            colour = "white" if value <= middle else "black"
+            axis.text(column, row, f"{value:.4g}", ha="center", va="center", color=colour)
+        else:
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            axis.text(column, row, missing, ha="center", va="center", style="italic", bbox=box)
+
+
+def new_figure(columns: int, rows: int, width: float = 4.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels (sizes in inches), those without content hidden until drawn on."""
     from matplotlib.figure import Figure
 
@@ -212,20 +196,22 @@ def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.4) ->
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, its empty panels left out."""
     for axis in figure.axes:
         axis.set_axisbelow(True)
         if not axis.has_data():
             axis.set_visible(False)
-    figure.savefig(_made(path), dpi=150)
+    figure.savefig(with_folder(path), dpi=150)
 
 
-def _made(path: Path) -> Path:
+def with_folder(path: Path) -> Path:
+    """The path, its folder made where it is missing."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _line(axis: Axes, x: np.ndarray, y: np.ndarray, label: str, number: int) -> None:
+def line(axis: Axes, x: np.ndarray, y: np.ndarray, label: str, number: int) -> None:
     """Add a curve whose style alone, without its colour, tells it from its neighbours; one point is a dot."""
     style = LINES[number % len(LINES)]
     marker = "o" if len(x) == 1 else None
@@ -237,10 +223,10 @@ def _spread(axis: Axes, values: np.ndarray) -> None:
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() > 5 * values.min():
         axis.set_yscale("log")
-        _plain_numbers(axis.yaxis, values.max() / values.min())
+        plain_numbers(axis.yaxis, values.max() / values.min())
 
 
-def _plain_numbers(axis: Axis, span: float) -> None:
+def plain_numbers(axis: Axis, span: float) -> None:
     """Ticks at 0.01, 0.02, 0.05, 0.1 ... on a logarithmic axis, written so; at powers of ten alone on a long one."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -257,19 +243,3 @@ def _columns(metrics_csv: Path) -> dict[str, np.ndarray]:
     return {
         name: np.array([float(row[name] or "nan") for row in rows]) for name in names if any(row[name] for row in rows)
     }
-
-
-def _bins(inliers: np.ndarray, outliers: np.ndarray, count: int = 40) -> tuple[np.ndarray, bool]:
-    """Edges for the histograms of two sets, and whether they are logarithmic.
-
-    They span all but the outermost 0.1 % of either set on each side (the outer bins hold the rest), so that one far
-    value does not squeeze all others into one bin. Positive scores over more than a factor of 20 go by logarithms.
-    """
-    quantiles = np.quantile(np.float64(inliers), [0.001, 0.999]), np.quantile(np.float64(outliers), [0.001, 0.999])
-    low, high = np.min(quantiles), np.max(quantiles)
-    if min(inliers.min(), outliers.min()) > 0 and high > 20 * low:
-        return np.geomspace(low, high, count + 1), True
-    room = max(1e-9 * max(abs(low), abs(high)), 1e-12)  # a constant score still gets bins of some width
-    if high - low < room:
-        low, high = low - room, high + room
-    return np.linspace(low, high, count + 1), False

@@ -42,13 +42,19 @@ def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> P
 
 
 def play_step(
-    players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
+    players: Players,
+    objective: Objective,
+    images: Tensor,
+    noise: tuple[Tensor, Tensor],
+    precision: str,
+    negatives: Tensor | None = None,
 ) -> Tensor:
     """One step of each player on the same images.
 
     Args:
         images: (B, C, H, W) in [-1, 1].
         noise: ε of the posterior and z of the prior, each (B, latent_dim).
+        negatives: a further kind of fake for the discriminator, (B, C, H, W) in [-1, 1].
 
     Returns:
         (6,): the batch means of `TERMS`, unweighted but for `vae_loss`; 0 for a term that is not computed.
@@ -56,7 +62,8 @@ def play_step(
     reconstruction, sample, vae_terms = _vae_step(players, objective, images, noise, precision)
     if players.discriminator_optimizer is None or sample is None:
         return torch.stack([*vae_terms, vae_terms[0].new_zeros(())])
-    discriminator_term = _discriminator_step(players, images, reconstruction, sample, precision)
+    fakes = [reconstruction, sample] if negatives is None else [reconstruction, sample, negatives]
+    discriminator_term = _discriminator_step(players, images, fakes, precision)
     return torch.stack([*vae_terms, discriminator_term])
 
 
@@ -92,9 +99,7 @@ def _fooling_loss(networks: AdversarialVAE, fakes: Tensor | None, weight: float)
         return losses.adversarial_loss(networks.discriminate(fakes)).mean()
 
 
-def _discriminator_step(
-    players: Players, images: Tensor, reconstruction: Tensor, sample: Tensor, precision: str
-) -> Tensor:
+def _discriminator_step(players: Players, images: Tensor, fakes: list[Tensor], precision: str) -> Tensor:
     """The discriminator's turn. Its running statistics move with the real images alone."""
     networks = players.networks
     assert players.discriminator_optimizer is not None
@@ -102,9 +107,8 @@ def _discriminator_step(
         with _autocast(images.device, precision):
             real_logits = networks.discriminate(images)
             with own_batch_statistics(networks.discriminator):
-                reconstruction_logits = networks.discriminate(reconstruction)
-                sample_logits = networks.discriminate(sample)
-        loss = losses.discriminator_loss(real_logits, reconstruction_logits, sample_logits).mean()
+                fake_logits = [networks.discriminate(fake) for fake in fakes]
+        loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
         loss.backward()
     return loss.detach()
 

@@ -1,5 +1,6 @@
-"""What each mode does: from a settled config to networks, data, and the verb that works on them."""
+"""A run under way: its folder, and the networks and data that its config names, each made when first asked for."""
 
+import json
 import logging
 import os
 from contextlib import ExitStack
@@ -8,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advvae.building import build, build_networks, build_source, select_device, trained_networks
+from advvae.building import build, build_source, select_device, trained_networks
 from advvae.config import Config
 from advvae.errors import UserError
 from advvae.runs import Run, flat
@@ -16,6 +17,7 @@ from advvae.settle import Settled
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
 
     from advvae.checkpoint import Checkpoint
     from advvae.data import Split
@@ -36,6 +38,7 @@ class Job:
     checkpoint: "Checkpoint | None"
     discriminator: "Checkpoint | None"
     resources: ExitStack  # closes what the job opens, however it ends
+    typed: frozenset[str] = frozenset()  # the keys and groups that were named on the command line
     _splits: "dict[tuple[str, str], Split]" = field(default_factory=dict)
 
     @property
@@ -74,36 +77,71 @@ class Job:
         return self.resources.enter_context(tracker)
 
     def split(self, name: str) -> "Split":
-        """A split of the dataset."""
-        return self._loaded("dataset", name)
+        """A split of the dataset as the networks see it: whole images, or crops of them."""
+        return replace(self.whole_split(name), crop=self.config.crop)
 
-    def outliers(self) -> "Split":
-        """The outlier set's test split, brought to the network's size and channels."""
-        return self._loaded("out_dataset", "test")
+    def whole_split(self, name: str) -> "Split":
+        """A split of the dataset."""
+        return self._loaded(self.config.dataset, name)
+
+    def outliers(self) -> "list[Split]":
+        """The outlier sets' test splits, brought to the networks' size and channels."""
+        from advvae.data.shifts import shift_names, shifted
+
+        config, splits = self.config, []
+        if not config.outlier_sets:
+            return [self._loaded(config.out_dataset, "test")]
+        for name in config.outlier_sets:
+            shifts = shift_names(name)
+            if shifts:
+                splits += [shifted(self.whole_split("test"), shift, config.seed) for shift in shifts]
+            else:
+                splits.append(self._loaded(config.nodes[name], "test"))
+        return splits
 
     def scores(self) -> "dict[str, Score]":
-        """The outlier scores that the config names."""
-        from advvae.outlier.scores import named_scores
+        """The outlier scores that the config names, those that `fused` needs, and the baselines."""
+        from advvae.outlier.scores import BASELINES, FUSED, named_scores
 
-        return named_scores(item if isinstance(item, str) else build("scores", item) for item in self.config.scores)
+        config = self.config
+        own = [item for item in config.scores if not isinstance(item, str)]
+        names = [item for item in config.scores if isinstance(item, str)]
+        names += [*(config.fuse if FUSED in names else ()), *(BASELINES if config.baselines else ())]
+        return named_scores([*dict.fromkeys(names), *(build("scores", item) for item in own)])
+
+    @property
+    def detector_file(self) -> Path:
+        """Where what the scores learnt is kept: in the folder of the run whose weights are scored."""
+        loaded = self.checkpoint or self.discriminator
+        assert loaded is not None
+        folder = loaded.path.parent
+        run = folder.parent if folder.name == "checkpoints" else folder
+        return run / ("detector.pt" if loaded.path.name == "best.pt" else f"detector-{loaded.path.stem}.pt")
+
+    def identity(self) -> dict[str, str]:
+        """All that a fitted score depends on, beside its own settings."""
+        config = self.config
+        values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss", "seed")}
+        weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight")}
+        return checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
 
     def trained_networks(self) -> "AdversarialVAE":
         """The networks with the weights that were loaded."""
         return trained_networks(self.config, self.checkpoint, self.discriminator, self.device)
 
-    def _loaded(self, group: str, split: str) -> "Split":
-        if (group, split) not in self._splits:
-            self._splits[group, split] = self._load(group, split)
-        return self._splits[group, split]
+    def _loaded(self, node: dict[str, Any], split: str) -> "Split":
+        key = json.dumps(node), split
+        if key not in self._splits:
+            self._splits[key] = self._load(node, split)
+        return self._splits[key]
 
-    def _load(self, group: str, split: str) -> "Split":
+    def _load(self, node: dict[str, Any], split: str) -> "Split":
         from advvae.data import load_split
 
         config = self.config
-        node = getattr(config, group)
         assert config.size is not None
         return load_split(
-            self.source if group == "dataset" else build_source(group, node),
+            self.source if node is config.dataset else build_source(node["name"], node),
             split,
             name=node["name"],
             size=config.size,
@@ -120,7 +158,7 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     import torch
 
     config = settled.config
-    job = Job(config, run, settled.checkpoint, settled.discriminator, resources)
+    job = Job(config, run, settled.checkpoint, settled.discriminator, resources, settled.typed)
     select_device(config.device)  # a device that is not there is told before any work
     run.add_overrides(settled.taken())
     for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
@@ -136,108 +174,12 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     return job
 
 
-def checksums(settled: Settled) -> dict[str, str]:
+def checksums(job: Settled | Job) -> dict[str, str]:
     """SHA-256 of the files that were loaded."""
     from advvae.checkpoint import sha256
 
-    loaded = {"checkpoint_sha256": settled.checkpoint, "discriminator_checkpoint_sha256": settled.discriminator}
+    loaded = {"checkpoint_sha256": job.checkpoint, "discriminator_checkpoint_sha256": job.discriminator}
     return {name: sha256(file.path) for name, file in loaded.items() if file}
-
-
-def train(job: Job) -> dict[str, Any]:
-    """`mode=train`: a new run, or one that goes on."""
-    from advvae.checkpoint import read_checkpoint
-    from advvae.data import infer_channels
-    from advvae.game import choose_precision
-    from advvae.outlier.scores import usable_scores
-    from advvae.trainer import Trainer
-
-    config = job.config
-    if config.dataset["channels"] is None:
-        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir), config.size or 32)
-    networks = build_networks(config)
-    if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
-        usable_scores(job.scores(), networks)
-        job.outliers()
-    train_split, (select_split, _) = job.split("train"), job.split("val").halves()
-    if config.precision == "auto":
-        images = next(iter(train_split.batches(config.batch_size, job.device)))
-        precision = choose_precision(networks, job.objective, images, config.lr, job.device)
-        config = replace(config, precision=precision)
-        job.run.add_overrides([f"precision={precision}"])
-    job.config = config
-    job.run.write_config(config)
-    if job.checkpoint and job.checkpoint.training and job.checkpoint.training.epoch < config.n_epochs:
-        job.run.metrics.clear()  # what was measured on weights that training is about to change
-    trainer = Trainer(
-        config,
-        networks,
-        job.objective,
-        train_split,
-        select_split,
-        folder=job.folder,
-        device=job.device,
-        tracker=job.tracker,
-        resumed=job.checkpoint,
-    )
-    metrics = trainer.train()
-    job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
-    return metrics
-
-
-def test(job: Job) -> dict[str, Any]:
-    """`mode=test`: reconstruction metrics on the test split."""
-    from advvae.evaluator import evaluate
-
-    config = job.config
-    return evaluate(
-        job.trained_networks(),
-        job.objective,
-        job.split("test"),
-        batch_size=config.batch_size,
-        device=job.device,
-        folder=job.folder,
-        num_workers=config.num_workers,
-    )
-
-
-def sample(job: Job) -> dict[str, Any]:
-    """`mode=sample`: images from the prior."""
-    from advvae.sampler import sample as draw
-
-    config = job.config
-    return draw(
-        job.trained_networks(),
-        num_samples=config.num_samples,
-        seed=config.seed,
-        device=job.device,
-        folder=job.folder,
-        batch_size=config.batch_size,
-    )
-
-
-def outlier(job: Job) -> dict[str, Any]:
-    """`mode=outlier`: the test split against the outlier set's."""
-    from advvae.outlier.detector import find_outliers
-    from advvae.outlier.scores import usable_scores
-
-    config, networks = job.config, job.trained_networks()
-    scores, left_out = usable_scores(job.scores(), networks)
-    for name, reason in left_out.items():
-        logger.info(f"score {name} is left out: {reason}")
-    if "loss" in scores and config.recon_weight > 0 and networks.discriminator is None:
-        logger.info("score loss goes without its adversarial term: there is no discriminator")
-    return find_outliers(
-        networks,
-        job.objective,
-        job.split("test"),
-        job.outliers(),
-        scores=scores,
-        batch_size=config.batch_size,
-        device=job.device,
-        folder=job.folder,
-        num_workers=config.num_workers,
-    )
 
 
 def objective(config: Config, metrics: dict[str, Any]) -> float | None:
@@ -256,7 +198,13 @@ def objective(config: Config, metrics: dict[str, Any]) -> float | None:
     return float(value)
 
 
-PICTURES = {"test": ("reconstructions",), "sample": ("samples",), "outlier": ("histograms", "roc")}
+PICTURES = {
+    "test": ("reconstructions",),
+    "sample": ("samples",),
+    "outlier": ("histograms", "roc", "auroc"),
+    "screen": ("most_outlying", "histogram"),
+    "matrix": ("matrix",),
+}
 
 
 def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
@@ -264,19 +212,45 @@ def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
     if mode == "train":
         return
     epoch = job.checkpoint.training.epoch if job.checkpoint and job.checkpoint.training else 0
-    job.tracker.log({name: value for name, value in flat(metrics).items() if isinstance(value, int | float)}, epoch)
+    headline = {name: value for name, value in metrics.items() if name != "sets"}  # those of each set fill files
+    job.tracker.log({name: value for name, value in flat(headline).items() if isinstance(value, int | float)}, epoch)
     for name in PICTURES[mode]:
-        job.tracker.image(name, job.folder / f"{name}.png", epoch)
+        if (picture := job.folder / f"{name}.png").is_file():
+            job.tracker.image(name, picture, epoch)
 
 
 def report(job: Job) -> None:
-    """The short table that every run ends with, and where its files are."""
+    """The short tables that every run ends with, and where its files are."""
     from rich.console import Console
     from rich.table import Table
 
+    metrics = job.run.metrics
     table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
-    for name, value in flat(job.run.metrics).items():
+    for name, value in flat({k: v for k, v in metrics.items() if k not in DETAILED}).items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console = Console()
     console.print(table)
+    if "scores" in metrics:
+        console.print(_score_table(metrics))
     logger.info(f"run folder: {job.folder}")
+
+
+DETAILED = ("scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
+
+
+def _score_table(metrics: dict[str, Any]) -> "Table":
+    """How well each score tells the sets apart; the rest stands in results.md."""
+    from rich.table import Table
+
+    from advvae.outlier.tables import cell
+
+    sets = list(metrics["sets"])
+    against = sets[0] if len(sets) == 1 else f"the mean over {len(sets)} sets"
+    table = Table(title=f"inliers against {against}", title_justify="left")
+    for heading in ("score", "AUROC [95 %]", "AUPR-out", "FPR95-out", "false alarms"):
+        table.add_column(heading, no_wrap=True)
+    for name, values in metrics["scores"].items():
+        rate = values["false_alarm_rate"]
+        cells = [cell(values, "auroc"), *(cell(values, metric).split()[0] for metric in ("aupr_out", "fpr95_out"))]
+        table.add_row(name, *cells, "none set" if rate is None else f"{rate:.3f}")
+    return table

@@ -104,9 +104,12 @@ def adversarial_loss(logits: Tensor) -> Tensor:
 
 
 @_in_float32
-def discriminator_loss(real: Tensor, reconstruction: Tensor, sample: Tensor) -> Tensor:
-    """L_D of the logits of x, x̂ and x̃: real images weigh as much as both kinds of fake together."""
-    return 0.5 * (softplus(-real) + 0.5 * softplus(reconstruction) + 0.5 * softplus(sample))
+def discriminator_loss(real: Tensor, *fakes: Tensor) -> Tensor:
+    """L_D of the logits of x and of each kind of fake, x̂, x̃ and any more: x weighs as much as all fakes together."""
+    loss = softplus(-real)
+    for fake in fakes:
+        loss = loss + softplus(fake) / len(fakes)
+    return 0.5 * loss
 
 
 def _unit_range(images: Tensor) -> Tensor:

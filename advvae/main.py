@@ -12,13 +12,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from advvae import composing, jobs, runs
+from advvae import composing, jobs, matrix, modes, runs
 from advvae.cli import prepare_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 
-MODES = {"train": jobs.train, "test": jobs.test, "sample": jobs.sample, "outlier": jobs.outlier}
+MODES = {
+    "train": modes.train,
+    "test": modes.test,
+    "sample": modes.sample,
+    "outlier": modes.outlier,
+    "screen": modes.screen,
+    "matrix": matrix.matrix,
+}
 logger = logging.getLogger(__name__)
 
 

@@ -16,8 +16,11 @@ from advvae.shapes import default_hidden_dims, stage_sizes
 if TYPE_CHECKING:
     from advvae.checkpoint import Checkpoint
 
-NETWORK_KEYS = ("size", "latent_dim", "hidden_dims", "gen_weight", "recon_weight", "kld_weight", "train_discriminator")
-FIXED_KEYS = ("latent_dim", "hidden_dims", "size")  # a trained network has these for good
+NETWORK_KEYS = (
+    *("size", "crop", "latent_dim", "hidden_dims", "train_discriminator"),
+    *("gen_weight", "recon_weight", "kld_weight", "negatives"),
+)
+FIXED_KEYS = ("latent_dim", "hidden_dims", "size", "crop")  # a trained network has these for good
 NOT_RESUMED = ("resume", "output_dir", "tracker", "no_wandb", "device")  # the command line's, whatever the run had
 
 
@@ -28,6 +31,7 @@ class Settled:
     config: Config
     checkpoint: "Checkpoint | None" = None
     discriminator: "Checkpoint | None" = None
+    typed: frozenset[str] = frozenset()  # the keys and groups named on the command line, or by its experiment
 
     def taken(self) -> list[str]:
         """Overrides that say explicitly what was taken."""
@@ -52,6 +56,8 @@ def settle(config: Config, typed: set[str]) -> Settled:
     check(config)
     if config.no_wandb:
         config = replace(config, tracker={"name": "none"})
+    if config.mode == "matrix":  # which trains, or finds, a network for each of its sets
+        return Settled(config, typed=frozenset(typed))
     if config.mode == "train":
         settled = _settle_resume(config, typed) if config.resume else None
         return settled or Settled(_complete(config))
@@ -125,13 +131,14 @@ def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any]) -> N
     pairs = [(name, getattr(complete, name), run[name]) for name in FIXED_KEYS if name in run]
     if "model" in run:
         pairs.append(("model", config.model["name"], run["model"]["name"]))
+        own = [name for name in run["model"] if name in config.model and name not in ("name", "_target_")]
+        pairs += [(f"model.{name}", config.model[name], run["model"][name]) for name in own]
     pairs.append((f"channels of {config.dataset['name']}", config.dataset["channels"], run["dataset"]["channels"]))
     for name, wanted, trained in pairs:
         if wanted != trained:
             raise UserError(f"{name} is {wanted} here, but {loaded.path} was trained with {trained}")
     if "final_size" in run:
-        assert complete.size is not None
-        final_size = stage_sizes(complete.size, len(run["hidden_dims"]))[-1]
+        final_size = stage_sizes(complete.side, len(run["hidden_dims"]))[-1]
         if final_size != run["final_size"]:
             raise UserError(
                 f"size={complete.size} ends in a map of {final_size} px, but {loaded.path} was trained with one of "
@@ -208,7 +215,8 @@ def _complete(config: Config, checked: bool = True) -> Config:
     size = config.size or config.dataset.get("size")
     if size is None:
         raise UserError(f"size must be given: dataset={config.dataset['name']} has no default one")
-    config = replace(config, size=size, hidden_dims=config.hidden_dims or default_hidden_dims(size))
+    hidden_dims = config.hidden_dims or default_hidden_dims(config.crop or size)
+    config = replace(config, size=size, hidden_dims=hidden_dims)
     if config.deterministic:
         config = replace(config, precision="32")
     if checked:

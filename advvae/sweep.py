@@ -9,6 +9,7 @@ import contextlib
 import csv
 import math
 import shlex
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -49,10 +50,10 @@ def gather(folder: Path) -> list[Row]:
 
 
 def write_summary(folder: Path) -> Path:
-    """Write `folder`/summary.csv, a row per job, and return its path.
+    """Write `folder`/summary.csv and return its path: a row per job, then mean and deviation over seeds.
 
-    Also summary.png, if exactly two keys were swept and every pair of their values has a job: heat maps of `val_loss`
-    and of each score's AUROC.
+    Also summary.md, `sweep_table`, if jobs have outlier scores, and summary.png, if exactly two keys were swept and
+    every pair of their values has a job: heat maps of `val_loss` and of each score's AUROC.
     """
     from filelock import FileLock
 
@@ -62,7 +63,11 @@ def write_summary(folder: Path) -> Path:
     with FileLock(Path(folder) / ".summary.lock"):  # jobs of a parallel launcher end at the same time
         rows = gather(folder)
         swept = swept_keys(rows)
-        _write_table(rows, swept, path)
+        _write_table([*rows, *seed_rows(rows)], swept, path)
+        table = sweep_table(folder)
+        if table is not None:
+            with replacing(path.with_suffix(".md")) as unfinished:
+                unfinished.write_text(table, encoding="utf-8")
         if len(swept) != 2:
             swept = [key for key in swept if key not in TAKEN]
         if len(swept) == 2:
@@ -77,6 +82,52 @@ def swept_keys(rows: list[Row]) -> list[str]:
         for key, value in row["overrides"].items():
             values.setdefault(key, set()).add(value)
     return [key for key in values if len(values[key]) > 1]
+
+
+def seed_rows(rows: list[Row]) -> list[Row]:
+    """Two rows per group of finished jobs that differ in the seed only: mean and standard deviation (n - 1)."""
+    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "finished":
+            others = sorted((key, value) for key, value in row["overrides"].items() if key != "seed")
+            groups.setdefault(tuple(others), []).append(row)
+    summaries: list[Row] = []
+    for jobs in groups.values():
+        if len({job["overrides"].get("seed") for job in jobs}) < 2:
+            continue
+        numbers = {name: [_number(job, name) for job in jobs] for name in jobs[0]["metrics"]}
+        known = {name: values for name, values in numbers.items() if all(map(math.isfinite, values))}
+        overrides = {key: value for key, value in jobs[0]["overrides"].items() if key != "seed"}
+        typed = [text for text in jobs[0]["typed"] if text.lstrip("+").partition("=")[0] != "seed"]
+        for name, summary in (("mean", statistics.fmean), ("sd", statistics.stdev)):
+            summaries.append(
+                Row(
+                    job=f"{name} of {','.join(job['job'] for job in jobs)}",
+                    typed=typed,
+                    overrides=overrides,
+                    status="",
+                    error="",
+                    seconds=None,
+                    metrics={metric: summary(values) for metric, values in known.items()},
+                )
+            )
+    return summaries
+
+
+def sweep_table(folder: Path) -> str | None:
+    """AUROC and AUPR-out of every score in every job, with their means, as Markdown; None where no job has scores."""
+    from tabulate import tabulate
+
+    rows = gather(folder)
+    varied = swept_keys(rows)
+    swept = [key for key in varied if key not in TAKEN] or varied
+    parts: list[str] = []
+    for metric, heading in (("auroc", "AUROC"), ("aupr_out", "AUPR-out")):
+        table = _score_table(rows, swept, metric)
+        if len(table) > 1:
+            text = tabulate(table[1:], table[0], tablefmt="github", disable_numparse=True)
+            parts.append(f"{heading} by {', '.join(swept) or 'job'}\n\n{text}\n")
+    return "\n".join(parts) or None
 
 
 class SweepCallback:
@@ -116,7 +167,7 @@ def _row(job: Path) -> Row:
         status=metrics.pop("status", "unknown"),
         error=metrics.pop("error", None) or "",
         seconds=metrics.pop("seconds", None),
-        metrics=flat(metrics),
+        metrics=flat({name: value for name, value in metrics.items() if name != "sets"}),  # see each job's results.csv
     )
 
 
@@ -168,6 +219,32 @@ def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
         sheet.save(temporary, format="png")
 
 
+def _score_table(rows: list[Row], swept: list[str], metric: str) -> list[tuple[str, ...]]:
+    """The head, a line per job, and the mean; a line per score instead, where there are more scores than jobs."""
+    suffix = f".{metric}"
+    found = dict.fromkeys(name for row in rows for name in row["metrics"])
+    metrics = [name for name in found if name.startswith("scores.") and name.endswith(suffix)]
+    if not metrics:
+        return []
+    labels = [", ".join(row["overrides"].get(key, "") for key in swept) or row["job"] for row in rows]
+    lines = [("", *labels, "mean")]  # turned below
+    for name in metrics:
+        numbers = [_number(row, name) for row in rows]
+        known = [number for number in numbers if math.isfinite(number)]
+        cells = [_shown(row, number) for row, number in zip(rows, numbers, strict=True)]
+        mean = f"{statistics.fmean(known):.3f}" if known else "undefined"
+        of = f" of {len(known)}" if known and len(known) < len(rows) else ""
+        lines.append((name.removeprefix("scores.").removesuffix(suffix), *cells, mean + of))
+    return lines if len(metrics) > len(rows) else list(zip(*lines, strict=True))
+
+
+def _shown(row: Row, number: float) -> str:
+    """A number, or why there is none."""
+    if math.isfinite(number):
+        return f"{number:.3f}"
+    return "undefined" if row["status"] == "finished" else row["status"]
+
+
 def _axis(rows: list[Row], key: str) -> list[str]:
     """The values of a swept key: by size if they are numbers, else in order of appearance."""
     values = list(dict.fromkeys(row["overrides"][key] for row in rows if key in row["overrides"]))
@@ -181,9 +258,9 @@ def _is_drawn(metric: str) -> bool:
 
 
 def _number(row: Row, metric: str) -> float:
-    """NaN, drawn as failed, unless the job finished with that metric."""
+    """NaN, drawn as failed, unless the job finished with a number as that metric."""
     value = row["metrics"].get(metric) if row["status"] == "finished" else None
-    return math.nan if value is None else value
+    return value if isinstance(value, int | float) else math.nan
 
 
 def main() -> None:

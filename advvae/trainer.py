@@ -24,6 +24,7 @@ from advvae.files import replacing
 from advvae.game import TERMS, draw_noise, make_players, play_step, terms_played
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
+from advvae.negatives import make_negatives
 from advvae.progress import Bar, training_bar
 from advvae.sampler import draw_samples
 from advvae.tracking import Tracker
@@ -103,7 +104,9 @@ class Trainer:
             config.batch_size, self.device, shuffle=generator, num_workers=config.num_workers
         ):
             noise = draw_noise(len(images), latent_dim, generator, self.device)
-            epoch.add(play_step(self.players, self.objective, images, noise, config.precision), len(images))
+            negatives = make_negatives(images, config.negatives, generator) if config.negatives else None
+            terms = play_step(self.players, self.objective, images, noise, config.precision, negatives)
+            epoch.add(terms, len(images))
             bar.advance(len(images))
             if epoch.steps % READ_EVERY == 0:
                 bar.describe(training.epoch + 1, _shown(epoch.means()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+FEW = ("scores=[loss,discriminator]", "baselines=false")  # outlier scores, where which ones does not matter
 TINY = ("size=8", "hidden_dims=[4,8]", "latent_dim=4", "batch_size=256", "n_epochs=1", "precision=32", "tracker=none")
 
 

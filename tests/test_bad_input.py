@@ -57,7 +57,7 @@ OVERRIDES = [
     ("scores=[{foo:1}]", "scores takes names and {_target_: …} items"),
     ("objective=val_lss", "objective=val_lss is not measured by train: there is val_loss"),
     ("objective=mse", "see then="),
-    ("scores=[losss]", "unknown score 'losss', available are loss, discriminator"),
+    ("scores=[losss]", "unknown score 'losss', available are loss, recon_mse"),
     ("train_discriminator=false", "train_discriminator=false needs gen_weight=0 recon_weight=0, got gen_weight=0.002"),
     ("objective=scores.loss.auroc", "objective=scores.loss.auroc is not measured by train"),
     ("checkpoint=some.pt", "resume="),

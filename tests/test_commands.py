@@ -21,7 +21,8 @@ from advvae.errors import UserError
 from advvae.evaluator import validate
 from advvae.losses import Objective, mean_squared_error
 from advvae.models import conv_networks
-from tests.command import TINY, Command
+from advvae.outlier.scores import BASELINES
+from tests.command import FEW, TINY, Command
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -77,17 +78,22 @@ def test_test_sample_and_outlier_find_the_newest_run(advvae: Command) -> None:
     sample = advvae("mode=sample", "dataset=digits", "num_samples=3")
     assert files(sample.folder) == ALWAYS | {"samples.png", *(f"samples/0000{i}.png" for i in range(3))}
     outlier = advvae("mode=outlier", "dataset=digits", "out_dataset=photos")
-    assert files(outlier.folder) == ALWAYS | {"scores.csv", "histograms.png", "roc.png"}
+    pictures = {f"{name}.png" for name in ("histograms", "roc", "auroc", "misses", "false_alarms")}
+    tables = {f"{name}.csv" for name in ("scores", "results", "comparisons", "controls", "labels", "alarms")}
+    assert files(outlier.folder) == ALWAYS | pictures | tables | {"results.md", "results.tex"}
+    assert (newest / "detector.pt").is_file()
     found = metrics(outlier.folder)
     rows = table(outlier.folder / "scores.csv")
     assert len(rows) == found["n_in"] + found["n_out"]
-    assert list(rows[0]) == ["is_outlier", "source", "split", "index", "path", "label", "loss", "discriminator"]
-    assert set(found["scores"]["loss"]) == {"auroc", "aupr_out", "aupr_in", "fpr95_out", "fpr95_in"}
+    described = ["is_outlier", "source", "split", "index", "path", "label"]
+    assert list(rows[0]) == [*described, *found["scores"]]
+    assert {*config["scores"], *BASELINES} == set(found["scores"])
+    assert {"auroc", "aupr_out", "aupr_in", "fpr95_out", "fpr95_in", "auroc_low"} < set(found["scores"]["loss"])
 
 
 def test_replaying_the_overrides_repeats_the_run(advvae: Command) -> None:
     advvae.train("precision=auto")
-    first = advvae("mode=outlier", "dataset=digits", "out_dataset=photos", "tracker=none")
+    first = advvae("mode=outlier", *FEW, "dataset=digits", "out_dataset=photos", "tracker=none")
     advvae.train("seed=1")  # newer, yet the replay takes what the first took
     overrides = yaml.safe_load((first.folder / ".hydra" / "overrides.yaml").read_text())
     replay = advvae(*overrides)
@@ -115,7 +121,7 @@ def test_gen_weight_changes_the_decoder(advvae: Command) -> None:
 
 
 def test_a_plain_vae_has_no_discriminator_and_leaves_its_score_out(advvae: Command) -> None:
-    arguments = ("train_discriminator=false", "gen_weight=0", "recon_weight=0", "then=[test,outlier]")
+    arguments = ("train_discriminator=false", "gen_weight=0", "recon_weight=0", "then=[test,outlier]", *FEW)
     result = advvae.train(*arguments, "out_dataset=photos")
     assert set(read_checkpoint(result.folder / "checkpoints" / "best.pt").parts) == {"encoder", "decoder"}
     assert set(metrics(result.folder)["scores"]) == {"loss"}
@@ -130,7 +136,7 @@ def test_both_weights_zero_is_legal(advvae: Command) -> None:
 
 
 def test_then_adds_its_files_and_metrics_to_the_run(advvae: Command) -> None:
-    folder = advvae.train("then=[test,sample,outlier]", "out_dataset=photos").folder
+    folder = advvae.train("then=[test,sample,outlier]", *FEW, "out_dataset=photos").folder
     found = metrics(folder)
     assert {"val_loss", "mse", "scores"} <= set(found)
     assert found["n"] == found["n_in"] == 359
@@ -140,7 +146,7 @@ def test_then_adds_its_files_and_metrics_to_the_run(advvae: Command) -> None:
 
 def test_a_set_against_itself_is_chance_and_said_so(advvae: Command) -> None:
     advvae.train()
-    result = advvae("mode=outlier", "dataset=digits", "out_dataset=digits")
+    result = advvae("mode=outlier", *FEW, "dataset=digits", "out_dataset=digits")
     scores = metrics(result.folder)["scores"]
     assert scores["loss"]["auroc"] == scores["discriminator"]["auroc"] == 0.5
     assert "same" in result.output or "identical" in result.output
@@ -149,8 +155,8 @@ def test_a_set_against_itself_is_chance_and_said_so(advvae: Command) -> None:
 def test_swapping_the_sets_gives_one_minus_auroc(advvae: Command) -> None:
     run = advvae.train().folder
     checkpoint = f"checkpoint={run}"
-    there = advvae("mode=outlier", checkpoint, "out_dataset=photos")
-    back = advvae("mode=outlier", checkpoint, "dataset=photos", "dataset.channels=1", "out_dataset=digits")
+    there = advvae("mode=outlier", *FEW, checkpoint, "out_dataset=photos")
+    back = advvae("mode=outlier", *FEW, checkpoint, "dataset=photos", "dataset.channels=1", "out_dataset=digits")
     for score in ("loss", "discriminator"):
         forward, backward = (metrics(result.folder)["scores"][score]["auroc"] for result in (there, back))
         assert forward + backward == pytest.approx(1.0, abs=1e-12)
@@ -158,7 +164,7 @@ def test_swapping_the_sets_gives_one_minus_auroc(advvae: Command) -> None:
 
 def test_outliers_of_the_same_set_by_class(advvae: Command) -> None:
     advvae.train("dataset.drop_classes=[9]")
-    result = advvae("mode=outlier", "dataset=digits", "out_dataset=digits", "out_dataset.keep_classes=[9]")
+    result = advvae("mode=outlier", *FEW, "dataset=digits", "out_dataset=digits", "out_dataset.keep_classes=[9]")
     rows = table(result.folder / "scores.csv")
     assert {row["label"] for row in rows if row["is_outlier"] == "1"} == {"9"}
     assert "9" not in {row["label"] for row in rows if row["is_outlier"] == "0"}  # naming the set keeps its sub-keys
@@ -238,7 +244,7 @@ def test_m_goes_before_or_after_the_overrides(advvae: Command, multirun_first: b
 def test_each_mode_reports_to_the_tracker(advvae: Command) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = advvae.train("tracker=tensorboard", "n_epochs=2", "then=[test,outlier]", "out_dataset=photos").folder
+    folder = advvae.train("tracker=tensorboard", "n_epochs=2", *FEW, "then=[test,outlier]", "out_dataset=photos").folder
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     found = metrics(folder)

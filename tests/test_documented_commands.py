@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TINY, Command
+from tests.command import FEW, TINY, Command
 from tests.data import official_files
 
 SMALL = TINY[1:]  # the sets' own size, 32 px
@@ -28,7 +28,7 @@ def test_train_test_sample_and_outlier(medical: Command) -> None:
         assert len(list((sample.folder / "samples").iterdir())) == 16
     discriminator = train.folder / "checkpoints" / "last.pt"
     outlier = medical(
-        "mode=outlier", "dataset=octmnist", "out_dataset=mnist", f"discriminator_checkpoint={discriminator}"
+        "mode=outlier", *FEW, "dataset=octmnist", "out_dataset=mnist", f"discriminator_checkpoint={discriminator}"
     )
     assert outlier.status == 0, outlier.errors
     with (outlier.folder / "scores.csv").open(newline="") as file:
@@ -55,7 +55,7 @@ def test_a_discriminator_without_any_vae(medical: Command) -> None:
     discriminator = (train.folder / "checkpoints" / "best.pt").rename(medical.cwd / "discriminator.pt")
     (train.folder / "metrics.json").unlink()  # as if there were no finished run
     result = medical(
-        "mode=outlier", "dataset=octmnist", "out_dataset=mnist", f"discriminator_checkpoint={discriminator}"
+        "mode=outlier", *FEW, "dataset=octmnist", "out_dataset=mnist", f"discriminator_checkpoint={discriminator}"
     )
     assert result.status == 0, result.errors
     assert "score loss is left out" in result.output

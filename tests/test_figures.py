@@ -95,54 +95,6 @@ def test_curves_cope_with_absent_columns(tmp_path: Path, drawn: list) -> None:
     assert [line.get_label() for line in drawn[0].axes[0].lines] == ["training, all terms", "validation, recon + KL"]
 
 
-def test_histograms_are_shares_of_each_set_with_counts(tmp_path: Path, drawn: list) -> None:
-    scores = {"loss": (np.zeros(4), np.ones(2)), "other": (np.arange(4.0), np.arange(2.0))}
-    figures.histograms(scores, tmp_path / "histograms.png")
-    panel = drawn[0].axes[0]
-    inliers, outliers = (patch.get_data().values for patch in panel.patches)
-    assert inliers.sum() == outliers.sum() == 1
-    assert inliers[0] == outliers[-1] == 1
-    assert {"loss", "other", "inliers (n = 4)", "outliers (n = 2)"} <= set(texts(drawn[0]))
-
-
-def test_one_far_score_does_not_squeeze_the_histogram() -> None:
-    values = np.append(np.linspace(-1, 1, 10_000), 1e6)
-    edges, logarithmic = figures._bins(values, values)
-    assert not logarithmic
-    assert edges[-1] < 1.01
-
-
-def test_wide_positive_scores_are_binned_by_logarithms() -> None:
-    edges, logarithmic = figures._bins(np.array([0.01]), np.array([1.0]))
-    assert logarithmic
-    np.testing.assert_allclose(edges[[0, 20, 40]], [0.01, 0.1, 1], rtol=0.01)
-
-
-@pytest.mark.parametrize("widest", [0.5, 5, 1e6])
-def test_logarithmic_axes_have_a_few_numbers(widest: float, tmp_path: Path, drawn: list) -> None:
-    figures.histograms({"loss": (np.array([0.01, 0.02]), np.array([widest]))}, tmp_path / "histograms.png")
-    axis = drawn[0].axes[0].xaxis
-    low, high = sorted(axis.get_view_interval())
-    shown = [number for number in axis.get_majorticklocs() if low <= number <= high]
-    assert 3 <= len(shown) <= 10
-    assert not any(label.get_text() for label in axis.get_ticklabels(minor=True))
-
-
-@pytest.mark.parametrize("values", [np.zeros(3), np.full(3, 1e6), 1e6 + np.arange(3) * 1e-9, np.full(3, -1e-30)])
-def test_scores_that_hardly_differ_can_be_drawn(values: np.ndarray, tmp_path: Path) -> None:
-    figures.histograms({"constant": (values, values)}, tmp_path / "histograms.png")
-    edges, _ = figures._bins(values, values)
-    assert (np.diff(edges) > 0).all()
-
-
-def test_roc_tells_each_auroc(tmp_path: Path, drawn: list) -> None:
-    scores = {"good": (np.array([0.0, 1.0]), np.array([2.0, 3.0])), "bad": (np.array([0.0, 2.0]), np.array([1.0]))}
-    figures.roc(scores, tmp_path / "roc.png")
-    assert {"good: AUROC 1.0000", "bad: AUROC 0.5000", "chance: 0.5"} <= set(texts(drawn[0]))
-    styles = [line.get_linestyle() for line in drawn[0].axes[0].lines]
-    assert styles[0] != styles[1]
-
-
 def test_heat_map_prints_every_number_and_marks_failures(tmp_path: Path, drawn: list) -> None:
     values = np.array([[0.0123, np.nan, 1.0], [0.5, 0.99871, 0.2]])
     figures.heat_map(values, ["0", "1"], ["a", "b", "c"], "rows", "columns", "title", tmp_path / "map.png")
@@ -156,3 +108,19 @@ def test_heat_map_of_few_or_no_numbers(values: list, tmp_path: Path) -> None:
     columns = [str(i) for i in range(len(values[0]))]
     figures.heat_map(np.array(values), ["0"], columns, "row", "column", "title", tmp_path / "map.png")
     assert pixels_of(tmp_path / "map.png").ndim == 3
+
+
+def test_heat_map_of_fixed_limits_has_the_same_colour_for_the_same_number(tmp_path: Path, drawn: list) -> None:
+    for values in ([[0.4, 0.9]], [[0.4, 0.5]]):
+        figures.heat_map(
+            np.array(values), ["0"], ["a", "b"], "row", "column", "title", tmp_path / "map.png", limits=(0, 1)
+        )
+    assert [figure.axes[0].images[0].get_clim() for figure in drawn] == [(0, 1), (0, 1)]
+    assert [text.get_color() for text in drawn[0].axes[0].texts] == ["white", "black"]
+
+
+def test_heat_map_says_what_is_missing_and_turns_long_names(tmp_path: Path, drawn: list) -> None:
+    columns = ["short", "a_very_long_name"]
+    figures.heat_map(np.array([[np.nan, 1]]), ["0"], columns, "r", "c", "title", tmp_path / "map.png", missing="–")
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["–", "1"]
+    assert {label.get_rotation() for label in drawn[0].axes[0].get_xticklabels()} == {90}

@@ -95,7 +95,7 @@ def test_the_vae_turn_leaves_the_discriminator_without_gradients_and_unmoved() -
 def test_the_discriminator_turn_leaves_encoder_and_decoder_unmoved() -> None:
     players = make_players(small_networks(), 1e-2, CPU)
     before = snapshot(players.networks)
-    game._discriminator_step(players, real_images(), real_images(seed=3), real_images(seed=4), "32")
+    game._discriminator_step(players, real_images(), [real_images(seed=3), real_images(seed=4)], "32")
     assert changed(before, players.networks, lambda name: not name.startswith("discriminator")) == []
     assert changed(before, players.networks, lambda name: name == "discriminator.logit.weight")
 
@@ -263,3 +263,30 @@ def test_a_sample_that_only_the_discriminator_sees_is_drawn_without_gradient(mon
     play_step(players, objective(gen_weight=0.0), real_images(), noise(), "32")
     play_step(players, objective(gen_weight=0.1), real_images(), noise(), "32")
     assert enabled == [True, False, True, True]
+
+
+def test_negatives_are_a_third_of_the_fakes_and_move_the_discriminator_alone() -> None:
+    negatives = real_images(seed=7)
+    players = make_players(small_networks(), 1e-2, CPU)
+    judge = copy.deepcopy(small_networks())
+    terms = play_step(players, objective(), real_images(), noise(), "32", negatives)
+    plain, plain_terms = played(objective())
+    assert torch.equal(terms[:-1], plain_terms[:-1])  # the VAE never sees them
+    ours, theirs = players.networks.state_dict(), plain.networks.state_dict()
+    statistics = [name for name in ours if name.startswith("discriminator") and "running" in name]
+    assert statistics
+    assert all(torch.equal(ours[name], theirs[name]) for name in statistics)  # those of the real images alone
+    assert not torch.equal(ours["discriminator.logit.weight"], theirs["discriminator.logit.weight"])
+
+    after = _vae_turn_alone(judge)
+    real, *fakes = (judge.discriminate(images) for images in (real_images(), *after, negatives))
+    zero = torch.zeros(6)
+    expected = 0.5 * (bce(real, 1 + zero) + sum(bce(fake, zero) for fake in fakes) / 3)
+    torch.testing.assert_close(terms[-1], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def _vae_turn_alone(networks: AdversarialVAE) -> tuple[Tensor, Tensor]:
+    """The reconstructions and samples that a step makes, before its optimiser moves."""
+    mean, logvar = networks.encode(real_images())
+    epsilon, z = noise()
+    return networks.decode(mean + (0.5 * logvar).exp() * epsilon), networks.decode(z)

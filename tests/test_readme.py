@@ -43,7 +43,7 @@ def test_a_score_from_outside_the_package(written: Command) -> None:
     (command,) = [command for command in COMMANDS if "my_score" in command]
     result = written(*arguments(command))
     assert result.status == 0, result.errors
-    assert set(json.loads((result.folder / "metrics.json").read_text())["scores"]) == {"loss", "contrast"}
+    assert set(json.loads((result.folder / "metrics.json").read_text())["scores"]) == {"loss", "spread"}
 
 
 def test_examples_are_ten_lines_at_most() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from advvae.config import CONF
-from tests.command import TINY, Command
+from tests.command import FEW, TINY, Command
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def test_a_file_with_a_blank_in_its_name_is_replayed(advvae: Command, trained: P
 
 def test_a_discriminator_of_another_run(advvae: Command, trained: Path) -> None:
     other = advvae.train("hidden_dims=[6,6]").folder
-    arguments = ["mode=outlier", f"checkpoint={trained}", "out_dataset=photos", "tracker=none"]
+    arguments = ["mode=outlier", *FEW, f"checkpoint={trained}", "out_dataset=photos", "tracker=none"]
     own = advvae(*arguments)
     taken = advvae(*arguments, f"discriminator_checkpoint={other}/checkpoints/best.pt")
     assert taken.status == 0, taken.errors
@@ -113,12 +114,15 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiments_values_arrive(advvae: Command, experiment: str) -> None:
-    content = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml"), resolve=False)
+    assert isinstance(content, dict)
     composed = yaml.safe_load(advvae("--cfg", "all", f"experiment={experiment}").output)
     for key, value in content.items():
         if key == "hydra":
             assert composed["hydra"]["mode"] == value["mode"]
             assert composed["hydra"]["sweeper"]["params"] == value["sweeper"]["params"]
+        elif isinstance(value, dict):
+            assert composed[key].items() >= value.items()
         elif key != "defaults":
             assert composed[key] == value
 

@@ -10,7 +10,7 @@ import yaml
 
 from advvae.errors import UserError
 from advvae.runs import best_job
-from advvae.sweep import gather, job_folders, write_summary
+from advvae.sweep import gather, job_folders, sweep_table, write_summary
 
 APP = """
 import json, hydra, yaml
@@ -113,7 +113,7 @@ def test_two_swept_keys_give_a_heat_map_per_metric_with_axes_in_order(
     )
     assert (grid / "summary.png").read_bytes().startswith(b"\x89PNG")
     left = sorted(path.name for path in grid.iterdir() if path.is_file() and path.suffix != ".lock")
-    assert left == ["summary.csv", "summary.png"]
+    assert left == ["summary.csv", "summary.md", "summary.png"]
 
 
 def test_no_heat_map_while_the_grid_has_a_hole(tmp_path: Path) -> None:
@@ -140,6 +140,94 @@ def test_jobs_are_ordered_by_number_and_one_that_was_killed_is_a_row(tmp_path: P
         ("9", "unknown", {"seed": "9"}),
         ("10", "unknown", {"seed": "10"}),
     ]
+
+
+def test_jobs_that_differ_in_the_seed_only_get_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    """Losses 1, 2, 4 have mean 7/3 and deviation √(14/3 / 2); of lr=2, one seed of two finished."""
+    jobs = [(1, 0, 1.0), (1, 1, 2.0), (1, 2, 4.0), (2, 0, 8.0), (2, 1, None)]
+    for job, (lr, seed, loss) in enumerate(jobs):
+        result = {"status": "failed", "val_loss": 9.0} if loss is None else finished(val_loss=loss, note="undefined")
+        add_job(tmp_path, job, ["mode=train", f"lr={lr}", f"seed={seed}"], result)
+    table_of_jobs = table(write_summary(tmp_path))
+    assert [row["job"] for row in table_of_jobs] == ["0", "1", "2", "3", "4", "mean of 0,1,2", "sd of 0,1,2"]
+    mean, deviation = table_of_jobs[5:]
+    assert mean == {
+        "job": "mean of 0,1,2",
+        "lr": "1",
+        "seed": "",
+        "overrides": "mode=train lr=1",
+        "status": "",
+        "error": "",
+        "seconds": "",
+        "val_loss": str(7 / 3),
+        "note": "",
+    }
+    assert (deviation["lr"], deviation["seed"]) == ("1", "")
+    assert float(deviation["val_loss"]) == pytest.approx((14 / 3 / 2) ** 0.5)
+
+
+def test_a_metric_that_one_seed_lacks_has_no_mean(tmp_path: Path) -> None:
+    add_job(tmp_path, 0, ["seed=0"], finished(val_loss=1.0, scores={"loss": {"auroc": "undefined"}}, fid=1.0))
+    add_job(tmp_path, 1, ["seed=1"], finished(val_loss=float("inf"), scores={"loss": {"auroc": 0.5}}))
+    mean = table(write_summary(tmp_path))[2]
+    assert (mean["job"], mean["val_loss"], mean["scores.loss.auroc"], mean["fid"]) == ("mean of 0,1", "", "", "")
+
+
+def test_means_over_seeds_are_no_jobs(tmp_path: Path) -> None:
+    for job, (lr, seed) in enumerate([(1, 0), (1, 1), (2, 0), (2, 1)]):
+        add_job(tmp_path, job, [f"lr={lr}", f"seed={seed}"], finished(val_loss=4 - job))
+    write_summary(tmp_path)
+    write_summary(tmp_path)
+    assert len(gather(tmp_path)) == len(job_folders(tmp_path)) == 4
+    assert len(table(tmp_path / "summary.csv")) == 8
+    assert (tmp_path / "summary.png").is_file()  # lr by seed, of the jobs alone
+    assert best_job(tmp_path) == tmp_path / "3"
+
+
+def scored(**aurocs: float | str) -> dict[str, Any]:
+    scores = {name: {"auroc": auroc, "aupr_out": 0.25, "auroc_low": 0.1} for name, auroc in aurocs.items()}
+    return finished(scores=scores, sets={"x": {"scores": scores}})
+
+
+def test_the_table_of_scores_has_a_line_per_swept_value_and_the_mean(tmp_path: Path) -> None:
+    """Job 2 failed: the means are of the other two, and say so."""
+    results = [scored(loss=0.9, kld=0.5), scored(loss=0.8, kld="undefined"), {"status": "failed", "error": "no"}]
+    for job, result in enumerate(results):
+        add_job(tmp_path, job, [f"dataset.keep_classes=[{job}]", f"precision={job}"], result)
+    write_summary(tmp_path)
+    auroc, aupr = (tmp_path / "summary.md").read_text().split("AUPR-out")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in auroc.splitlines()]
+    assert lines[0] == ["AUROC by dataset.keep_classes"]
+    assert [lines[2], *lines[4:9]] == [
+        ["", "loss", "kld"],
+        ["[0]", "0.900", "0.500"],
+        ["[1]", "0.800", "undefined"],
+        ["[2]", "failed", "failed"],
+        ["mean", "0.850 of 2", "0.500 of 1"],
+        [""],
+    ]
+    assert aupr.count("0.250") == 6  # two jobs and the mean, of two scores
+
+
+def test_more_scores_than_jobs_go_down_the_page(tmp_path: Path) -> None:
+    add_job(tmp_path, 0, ["lr=1"], scored(loss=0.5, kld=0.25, elbo=1.0))
+    add_job(tmp_path, 1, ["lr=2"], scored(loss=1.0, kld=0.75, elbo=1.0))
+    text = sweep_table(tmp_path)
+    assert text is not None
+    lines = [line.replace(" ", "") for line in text.splitlines()]
+    assert [lines[2], *lines[4:7]] == [
+        "||1|2|mean|",
+        "|loss|0.500|1.000|0.750|",
+        "|kld|0.250|0.750|0.500|",
+        "|elbo|1.000|1.000|1.000|",
+    ]
+
+
+def test_no_table_without_scores(tmp_path: Path) -> None:
+    add_job(tmp_path, 0, ["lr=1"], finished(val_loss=0.5))
+    write_summary(tmp_path)
+    assert sweep_table(tmp_path) is None
+    assert not (tmp_path / "summary.md").exists()
 
 
 def test_best_job_is_the_finished_one_of_lowest_val_loss(tmp_path: Path) -> None:
@@ -199,6 +287,6 @@ def test_hydra_rebuilds_the_summary_after_each_job_also_when_the_last_one_fails(
 
 
 def test_importing_it_is_cheap() -> None:
-    heavy = {"torch", "matplotlib", "pandas", "numpy", "hydra", "omegaconf"}
+    heavy = {"torch", "matplotlib", "pandas", "numpy", "hydra", "omegaconf", "tabulate"}
     code = f"import sys, advvae.sweep; print({heavy} & set(sys.modules))"
     assert run("-c", code, folder=Path.cwd()).stdout == "set()\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TINY, Command
+from tests.command import FEW, TINY, Command
 
 SWEEP = ("-m", "mode=train", "dataset=digits", *TINY)
 
@@ -17,7 +17,7 @@ def summary(advvae: Command) -> tuple[Path, list[dict[str, str]]]:
 
 
 def test_two_axes_give_complete_runs_a_table_and_a_picture(advvae: Command) -> None:
-    arguments = ("gen_weight=0,0.5", "recon_weight=0,0.5", "then=[outlier]", "out_dataset=photos")
+    arguments = ("gen_weight=0,0.5", "recon_weight=0,0.5", "then=[outlier]", *FEW, "out_dataset=photos")
     assert advvae(*SWEEP, *arguments).status == 0
     folder, rows = summary(advvae)
     assert [(row["gen_weight"], row["recon_weight"]) for row in rows] == [
@@ -71,6 +71,6 @@ def test_the_objective_is_what_a_job_returns(advvae: Command) -> None:
 
 
 def test_an_objective_on_outliers_that_is_asked_for(advvae: Command) -> None:
-    then = ("then=[outlier]", "out_dataset=photos", "objective=scores.loss.auroc", "allow_outlier_selection=true")
+    then = ("then=[outlier]", *FEW, "out_dataset=photos", "objective=scores.loss.auroc", "allow_outlier_selection=true")
     assert advvae(*SWEEP, *then, "gen_weight=0,1").status == 0
     assert [row["status"] for row in summary(advvae)[1]] == ["finished", "finished"]

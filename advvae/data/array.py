@@ -15,6 +15,7 @@ from advvae.data.source import SPLITS, Items
 from advvae.errors import UserError
 
 LABELS = ("labels", *(f"{split}_labels" for split in SPLITS))
+GROUPS = ("groups", *(f"{split}_groups" for split in SPLITS))
 LARGEST = 65535  # number of a class
 KEYS = "<split>_images with <split> = train, val or test, or images"
 
@@ -24,6 +25,8 @@ class Array:
 
     path: an .npy file, or an .npz file with the keys `<split>_images` and, where there are any, `<split>_labels` (as
         MedMNIST's), or with `images` and `labels`. Labels are (N,) or (N, 1) numbers of classes, or (N, K) of 0 and 1.
+        `<split>_groups` or `groups` say which images belong together, such as one patient's: (N,) or (N, 1) whole
+        numbers or strings.
     """
 
     private = True
@@ -57,17 +60,21 @@ class Array:
             prefix = f"{split}_" if f"{split}_images" in arrays else ""
             images = arrays[f"{prefix}images"]
             labels = {key: arrays[key] for key in arrays if key in LABELS}
-            lonely = [key for key in labels if key.replace("labels", "images") not in arrays]
+            groups = arrays.get(f"{prefix}groups")
+            described = {key: key.replace("labels", "images").replace("groups", "images") for key in LABELS + GROUPS}
+            lonely = [key for key in arrays if key in described and described[key] not in arrays]
         if lonely:
             raise UserError(f"{self.file}: has {', '.join(lonely)}, but no images by that name: rename or remove them")
         check_shape(images, f"{self.file}: {prefix}images")
+        if groups is not None:
+            groups = to_groups(groups, f"{self.file}: {prefix}groups")
         if f"{prefix}labels" not in labels:
-            return Items(Rows(images), np.full(len(images), -1, dtype=np.int64), [])
+            return Items(Rows(images), np.full(len(images), -1, dtype=np.int64), [], groups=groups)
         labels = {key: to_labels(numbers, f"{self.file}: {key}") for key, numbers in labels.items()}
         own = labels[f"{prefix}labels"]
         largest = max(int(numbers.max(initial=-1)) for numbers in labels.values())
         count = own.shape[1] if own.ndim == 2 else largest + 1  # of all splits: a number means the same in each
-        return Items(Rows(images), own, [str(number) for number in range(count)])
+        return Items(Rows(images), own, [str(number) for number in range(count)], groups=groups)
 
     @contextmanager
     def opened(self) -> Iterator[Mapping[str, np.ndarray]]:
@@ -118,3 +125,12 @@ def to_labels(labels: np.ndarray, what: str) -> np.ndarray:
         numbers = f"whole numbers from -1 (unlabelled) to {LARGEST}"
         raise UserError(f"{what} must be (N,) or (N, 1) {numbers}, or (N, K) of 0 and 1")
     return labels.astype(np.int64)
+
+
+def to_groups(groups: np.ndarray, what: str) -> np.ndarray:
+    """(N,) str or int of an array (N,) or (N, 1)."""
+    if groups.ndim == 2 and groups.shape[1] == 1:
+        groups = groups[:, 0]
+    if groups.ndim != 1 or groups.dtype.kind not in "iuU":
+        raise UserError(f"{what} must be (N,) or (N, 1) whole numbers or strings, one per image")
+    return groups

@@ -25,12 +25,14 @@ class Items:
     labels: (N,) int64, -1 = unlabelled; or (N, K) of 0 and 1 for sets with several labels per image.
     classes: the name of each class, or of each of the K labels.
     paths: the file of each image, where there is one.
+    groups: (N,) str or int, equal for images that belong together, such as one patient's; where there are any.
     """
 
     images: Sequence[np.ndarray | Image.Image]
     labels: np.ndarray
     classes: Sequence[str]
     paths: Sequence[str] | None = None
+    groups: np.ndarray | None = None
 
 
 class Source(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,10 @@ class Split:
     images: (N, C, H, W) uint8 or uint16, in memory or memory-mapped: all images of the official split.
     rows: (n,) int64, this split's rows of `images`.
     official_split: the official split that `rows` number; "train" for a validation split that was cut from it.
-    labels, classes, paths: as in Items, of these n images.
+    labels, classes, paths, groups: as in Items, of these n images.
+    transform: what `batches` does to each batch: (images (B, C, H, W) float32 in [-1, 1], their rows (B,) int64 on the
+        CPU) -> images. It must treat each image by itself. None = nothing.
+    crop: side in pixels of the square that `batches` cuts out of each image, after `transform`. None = whole images.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Split:
     labels: np.ndarray
     classes: Sequence[str]
     paths: Sequence[str] | None
+    groups: np.ndarray | None = None
+    transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    crop: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,7 +58,8 @@ class Split:
         """The images at these positions (int64, from 0 to n − 1), in this order."""
         chosen = positions.tolist()
         paths = None if self.paths is None else [self.paths[i] for i in chosen]
-        return replace(self, rows=self.rows[positions], labels=self.labels[chosen], paths=paths)
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self, rows=self.rows[positions], labels=self.labels[chosen], paths=paths, groups=groups)
 
     def halves(self) -> tuple[Split, Split]:
         """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more."""
@@ -73,21 +81,38 @@ class Split:
     ) -> Iterator[torch.Tensor]:
         """Every image once, as (B, C, H, W) float32 in [-1, 1] on `device`, channels last in memory.
 
-        shuffle: a CPU generator that draws the order, advanced at this call; None = in the order of `rows`.
+        shuffle: a CPU generator that draws the order and where images are cropped, advanced at this call; None = in
+            the order of `rows`, cropped at the centre.
         num_workers: processes that read what lies on disk; the values do not depend on it.
-        The global random state is left alone.
+        The global random state is left alone. Raises UserError for a crop larger than the images.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
+        rows = divide(self.rows[order], batch_size)
         loader: DataLoader = DataLoader(
             Rows(self.images),
             batch_size=None,
-            sampler=divide(self.rows[order], batch_size),
+            sampler=rows,
             num_workers=num_workers if self.images.nbytes > IN_MEMORY else 0,  # there is nothing to wait for
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else a loader draws its seed from the global one
         )
-        return (to_floats(batch, device) for batch in loader)
+        batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in loader)
+        if self.transform is not None:
+            batches = map(self.transform, batches, rows)
+        if self.crop is not None:
+            corners = divide(self.crop_corners(self.crop, shuffle), batch_size)
+            batches = map(partial(cropped, side=self.crop), batches, corners)
+        return batches
+
+    def crop_corners(self, side: int, shuffle: torch.Generator | None) -> torch.Tensor:
+        """(n, 2) int64: top and left of each image's crop, drawn by `shuffle`, or of the centred one without it."""
+        room = self.images.shape[-1] - side
+        if room < 0:
+            raise UserError(f"crop={side}: the images of {self.name} have {self.images.shape[-1]} px, which is less")
+        if shuffle is None:
+            return torch.full((len(self), 2), room // 2)
+        return torch.randint(room + 1, (len(self), 2), generator=shuffle)
 
 
 class Rows(Dataset):
@@ -118,6 +143,13 @@ def to_floats(images: torch.Tensor, device: torch.device) -> torch.Tensor:
         half = 127.5
         images = images.to(device, non_blocking=pinned)
     return images.to(torch.float32, memory_format=torch.channels_last).div_(half).sub_(1)
+
+
+def cropped(images: torch.Tensor, corners: torch.Tensor, *, side: int) -> torch.Tensor:
+    """(B, C, side, side), channels last in memory: of each image the square with this top and left; corners (B, 2)."""
+    image = torch.arange(len(images), device=images.device)
+    tops, lefts = (corners.to(images.device)[:, :, None] + torch.arange(side, device=images.device)).unbind(1)
+    return images[image[:, None, None], :, tops[:, :, None], lefts[:, None, :]].permute(0, 3, 1, 2)
 
 
 def load_split(
@@ -155,7 +187,8 @@ def load_split(
         log.info(told, name, split, len(rows), len(prepared.labels))
     labels = prepared.labels[rows.numpy()]
     paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
-    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths)
+    groups = None if prepared.groups is None else prepared.groups[rows.numpy()]
+    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths, groups)
     chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")

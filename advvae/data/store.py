@@ -49,6 +49,7 @@ class Prepared:
     labels: np.ndarray
     classes: Sequence[str]
     paths: Sequence[str] | None
+    groups: np.ndarray | None
 
 
 def prepare(
@@ -128,6 +129,8 @@ def checked(items: Items, what: str) -> Items:
     counts = {"images": len(items.images), "labels": len(items.labels)}
     if items.paths is not None:
         counts["paths"] = len(items.paths)
+    if items.groups is not None:
+        counts["groups"] = len(items.groups)
     if len(set(counts.values())) > 1:
         raise UserError(f"{what}: its source gives {counts}: these numbers must be equal")
     if not counts["images"]:
@@ -140,13 +143,14 @@ def load_entry(folder: Path) -> Prepared | None:
     try:
         facts = json.loads((folder / "items.json").read_text())
         shape, classes, paths = facts["shape"], facts["classes"], facts["paths"]
+        groups = facts.get("groups")  # which older entries do not have
         images = np.load(folder / "images.npy", mmap_mode="c")  # "c": torch wants writable memory, the file stays
         labels = np.load(folder / "labels.npy")
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     if list(images.shape) != shape or len(labels) != len(images) or labels.dtype != np.int64:
         return None
-    return Prepared(as_tensor(folder, images), labels, classes, paths)
+    return Prepared(as_tensor(folder, images), labels, classes, paths, None if groups is None else np.array(groups))
 
 
 def as_tensor(folder: Path, images: np.ndarray) -> torch.Tensor:
@@ -170,8 +174,10 @@ def write_entry(items: Items, folder: Path, *, what: str, size: int, channels: i
             write_images(partial, chunks, np.dtype(np.uint16), num_workers)
         np.save(partial / "labels.npy", np.asarray(items.labels, dtype=np.int64))
         paths = None if items.paths is None else [str(path) for path in items.paths]
+        groups = None if items.groups is None else np.asarray(items.groups).tolist()
         shape = [len(items.images), channels, size, size]
-        facts = {"shape": shape, "classes": [str(name) for name in items.classes], "paths": paths}
+        classes = [str(name) for name in items.classes]
+        facts = {"shape": shape, "classes": classes, "paths": paths, "groups": groups}
         (partial / "items.json").write_text(json.dumps(facts))
         partial.rename(folder)
     except OSError as error:

@@ -4,26 +4,54 @@ A stage halves the map, rounding up; the decoder mirrors the stages through outp
 resized to a power of two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
+from advvae.errors import UserError
 from advvae.models.adversarial_vae import AdversarialVAE
 from advvae.shapes import stage_sizes
 
 NEGATIVE_SLOPE = 0.01
 
 
-def conv_networks(channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> AdversarialVAE:
+def _group_norm(width: int) -> nn.GroupNorm:
+    """GroupNorm (Wu & He 2018) of 8 groups, or of the most below 8 that divide the width."""
+    return nn.GroupNorm(next(groups for groups in range(8, 0, -1) if width % groups == 0), width)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": _group_norm,
+    "none": lambda width: nn.Identity(),
+}
+
+
+def conv_networks(
+    channels: int,
+    size: int,
+    latent_dim: int,
+    hidden_dims: Sequence[int],
+    norm: str = "batch",
+    spectral_norm: bool = False,
+) -> AdversarialVAE:
     """The three networks of `model=conv` for images (B, channels, size, size).
 
     Args:
         hidden_dims: channels per stride-2 stage, of both players.
+        norm: of the discriminator's stages: batch, group or none.
+        spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
+
+    Raises:
+        UserError: an unknown norm.
     """
+    if norm not in NORMS:
+        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm}")
     return AdversarialVAE(
         Encoder(channels, size, latent_dim, hidden_dims),
         Decoder(channels, size, latent_dim, hidden_dims),
-        Discriminator(channels, size, hidden_dims),
+        Discriminator(channels, size, hidden_dims, norm, spectral_norm),
         latent_dim,
     )
 
@@ -63,7 +91,7 @@ class Decoder(nn.Module):
                         padding=1,
                         output_padding=sizes[i + 1] - (2 * sizes[i] - 1),
                     ),
-                    widths[i + 1],
+                    nn.BatchNorm2d(widths[i + 1]),
                 )
                 for i in range(len(hidden_dims))
             )
@@ -77,24 +105,40 @@ class Decoder(nn.Module):
 class Discriminator(nn.Module):
     """images (B, C, H, W) in [-1, 1] -> logits (B,), larger = more real."""
 
-    def __init__(self, channels: int, size: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        hidden_dims: Sequence[int],
+        norm: str = "batch",
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
-        self.stages = _down(channels, hidden_dims)
+        self.stages = _down(channels, hidden_dims, NORMS[norm])
         self.logit = nn.Linear(hidden_dims[-1] * stage_sizes(size, len(hidden_dims))[-1] ** 2, 1)
+        if spectral_norm:
+            for layer in [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
+                parametrizations.spectral_norm(layer)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The penultimate features (B, F), from which `logit` makes the logit."""
+        return self.stages(images).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.logit(self.stages(images).flatten(1)).squeeze(1)
+        return self.logit(self.features(images)).squeeze(1)
 
 
-def _down(channels: int, hidden_dims: Sequence[int]) -> nn.Sequential:
+def _down(
+    channels: int, hidden_dims: Sequence[int], norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> nn.Sequential:
     widths = [channels, *hidden_dims]
     return nn.Sequential(
         *(
-            _stage(nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=2, padding=1), widths[i + 1])
+            _stage(nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=2, padding=1), norm(widths[i + 1]))
             for i in range(len(hidden_dims))
         )
     )
 
 
-def _stage(convolution: nn.Module, width: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+def _stage(convolution: nn.Module, norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(convolution, norm, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))

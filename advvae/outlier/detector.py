@@ -1,9 +1,13 @@
-"""`mode=outlier`: score two sets of images in one pass over each, and say how well the scores tell them apart."""
+"""Scores made ready: fitted on training images, and with what normal validation images score.
 
-import csv
+Validation is read in two halves: `select` gives the p-values that the fused score combines, `calibrate` the thresholds
+and the p-values of decisions. No outlier and no test image shapes any of it.
+"""
+
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +17,197 @@ from torch import Tensor
 
 from advvae.data import Split
 from advvae.errors import UserError
-from advvae.figures import histograms, roc
-from advvae.files import replacing
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
-from advvae.outlier.scores import Evidence, Score
-from advvae.outlier.statistics import detection_metrics
+from advvae.outlier import conformal
+from advvae.outlier.detector_file import SavedDetector, SavedScore, read_detector, recipe, write_detector
+from advvae.outlier.evidence import Evidence, FittedScore, Score
+from advvae.outlier.scores import FUSED
 from advvae.progress import watched
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("is_outlier", "source", "split", "index", "path", "label")  # of scores.csv, before one column per score
+FIT_IMAGES = 10_000  # training images that scores are fitted on, at most
+CHUNK = 256  # images that are fitted on, or calibrated with, at a time: batch_size changes no detector
+
+ArrayByName = Mapping[str, np.ndarray]
 
 
-def find_outliers(
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Scores that are ready to use.
+
+    scores: by name, in order, fitted.
+    fuse: the scores that `fused` combines; () = there is no fused score.
+    selection: what each score gives (n,) of the `select` half of validation.
+    calibration: what each score, `fused` too, gives (m,) of the `calibrate` half.
+    """
+
+    scores: dict[str, Score]
+    fuse: tuple[str, ...]
+    selection: dict[str, np.ndarray]
+    calibration: dict[str, np.ndarray]
+
+    @property
+    def names(self) -> list[str]:
+        """The scores, then `fused` where there is one."""
+        return [*self.scores, FUSED] if self.fuse else list(self.scores)
+
+    @property
+    def headline(self) -> str:
+        """The score that images are ranked by: `fused` where there is one, else the first."""
+        return self.names[-1] if self.fuse else self.names[0]
+
+    def threshold(self, name: str, alpha: float) -> float | None:
+        """What a normal image exceeds with a chance of `alpha` at most; None = too few images to calibrate with."""
+        return conformal.threshold(self.calibration[name], alpha)
+
+    def p_values(self, name: str, scores: np.ndarray) -> np.ndarray:
+        """Conformal p-values (B,) of what images score (B,): small = few normal images score so high."""
+        return conformal.p_values(self.calibration[name], scores)
+
+    def score(
+        self,
+        networks: AdversarialVAE,
+        objective: Objective,
+        split: Split,
+        *,
+        batch_size: int,
+        device: Device,
+        num_workers: int = 0,
+        crop: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """All scores of all images in one pass, `fused` too: name -> (n,) float64, in the order of `split`.
+
+        Args:
+            crop: side of the crops that the networks were trained on; None = whole images.
+        """
+        scored = score_split(
+            networks,
+            objective,
+            split,
+            scores=self.scores,
+            batch_size=batch_size,
+            device=device,
+            num_workers=num_workers,
+            crop=crop,
+        )
+        return scored | {FUSED: fused(self.fuse, self.selection, scored)} if self.fuse else scored
+
+
+def make_detector(
     networks: AdversarialVAE,
     objective: Objective,
-    inliers: Split,
-    outliers: Split,
-    *,
     scores: Mapping[str, Score],
-    batch_size: int,
+    *,
+    fuse: tuple[str, ...],
+    train: Callable[[], Split],
+    validation: Callable[[], Split],
+    seed: int,
     device: Device,
-    folder: Path,
     num_workers: int = 0,
-) -> dict[str, Any]:
-    """Score both sets; write `scores.csv`, `histograms.png` and `roc.png`.
+    crop: int | None = None,
+    known: Path | None,
+    identity: Mapping[str, str],
+) -> Detector:
+    """Fit what is to be fitted, and score both halves of validation.
 
     Args:
-        scores: those that the networks can give (`usable_scores`), by name.
-
-    Returns:
-        `n_in`, `n_out`, and `scores.<name>.{auroc,aupr_out,aupr_in,fpr95_out,fpr95_in}`.
+        scores: those that the networks can give, by name, not yet fitted.
+        fuse: names among them that `fused` combines; () = no fused score.
+        train, validation: give the splits; called only where the file lacks a score.
+        seed: draws the training images, and what a fit draws.
+        crop: side of the crops that the networks were trained on; None = whole images.
+        known: a detector file to take scores from; None, or no such file = make all.
+        identity: all that scores follow from beside their recipe: checksums of the networks, seed, dataset and
+            classes, size, crop. Only what was saved under an equal one is taken.
 
     Raises:
-        UserError: a score gives something else than one finite number per image.
+        UserError: `fuse` names a score that is not there; a score gives something else than finite numbers.
     """
-    if _same_images(inliers, outliers):
-        logger.warning("The inlier and the outlier set hold the same images: every score is at chance by construction.")
-    inlier_scores, outlier_scores = (
-        score_split(
-            networks, objective, split, scores=scores, batch_size=batch_size, device=device, num_workers=num_workers
+    if absent := [name for name in fuse if name not in scores]:
+        raise UserError(f"scores: '{FUSED}' combines {', '.join(fuse)}, but {', '.join(absent)} is not computed")
+    saved = _saved_scores(known, identity, scores)
+    missing = {name: score for name, score in scores.items() if name not in saved}
+    selection = {name: score.selection for name, score in saved.items()}
+    calibration = {name: score.calibration for name, score in saved.items()}
+    if missing:
+        settings: dict[str, Any] = {"device": device, "num_workers": num_workers, "crop": crop}
+        if to_fit := {name: score for name, score in missing.items() if isinstance(score, FittedScore)}:
+            fit_scores(networks, objective, to_fit, train(), seed=seed, **settings)
+        halves = validation().halves()
+        for half, scored in zip(halves, (selection, calibration), strict=True):
+            scored.update(score_split(networks, objective, half, scores=missing, batch_size=CHUNK, **settings))
+    if fuse:
+        calibration[FUSED] = fused(fuse, selection, calibration)
+    return Detector(dict(scores), fuse, selection, calibration)
+
+
+def save_detector(path: Path, detector: Detector, identity: Mapping[str, str]) -> None:
+    """Write a detector file. Other scores that it holds under the same identity stay in it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    saved = {
+        name: SavedScore(
+            recipe(score),
+            score.state if isinstance(score, FittedScore) else {},
+            detector.selection[name],
+            detector.calibration[name],
         )
-        for split in (inliers, outliers)
-    )
-    write_scores(folder / "scores.csv", [(inliers, inlier_scores), (outliers, outlier_scores)])
-    pairs = {name: (inlier_scores[name], outlier_scores[name]) for name in scores}
-    histograms(pairs, folder / "histograms.png")
-    roc(pairs, folder / "roc.png")
-    return {
-        "n_in": len(inliers),
-        "n_out": len(outliers),
-        "scores": {name: detection_metrics(*pair) for name, pair in pairs.items()},
+        for name, score in detector.scores.items()
     }
+    write_detector(path, SavedDetector(dict(identity), saved))
+
+
+def fused(names: Sequence[str], selection: ArrayByName, scored: ArrayByName) -> np.ndarray:
+    """Fisher's combination (B,) of several scores: -2 Σ log p (Fisher 1932), p by what normal images score.
+
+    Args:
+        selection: what normal images score, by name, each (n,).
+        scored: what the images at hand score, by name, each (B,).
+    """
+    return conformal.fisher(np.stack([conformal.p_values(selection[name], scored[name]) for name in names]))
+
+
+def fit_scores(
+    networks: AdversarialVAE,
+    objective: Objective,
+    scores: Mapping[str, FittedScore],
+    train: Split,
+    *,
+    seed: int,
+    device: Device,
+    num_workers: int = 0,
+    crop: int | None = None,
+) -> None:
+    """Fit all scores in one pass over at most FIT_IMAGES training images, drawn by the seed."""
+    drawn = _fit_order(len(train), seed)[:FIT_IMAGES]
+    images_to_fit = train.subset(torch.from_numpy(np.sort(drawn)))  # in their order: they may lie on a disk
+    parts: dict[str, list[Tensor]] = {name: [] for name in scores}
+    with evaluation(networks, device):
+        batches = images_to_fit.batches(CHUNK, device, num_workers=num_workers)
+        for images in watched(batches, f"fitting on {train.name} {train.split}", math.ceil(len(drawn) / CHUNK)):
+            evidence = Evidence(networks, objective, images, crop=crop)
+            for name, score in scores.items():
+                statistics = score.statistics(evidence)
+                _check_statistics(name, statistics, len(images))
+                parts[name].append(statistics.detach().cpu())
+    for name, score in scores.items():
+        score.fit(torch.cat(parts[name]), seed)
+    logger.info(f"fitted on {len(drawn):,} images of {train.name} {train.split}: {', '.join(scores)}")
+
+
+def unfitted_first(n: int, seed: int) -> np.ndarray:
+    """A random order (n,) of training images: those that no score was fitted on, then the others."""
+    return np.roll(_fit_order(n, seed), -FIT_IMAGES)
+
+
+def _fit_order(n: int, seed: int) -> np.ndarray:
+    """The training images (n,) as the seed draws them; the first FIT_IMAGES are fitted on."""
+    return np.random.default_rng(seed).permutation(n)
 
 
 def score_split(
@@ -78,55 +219,73 @@ def score_split(
     batch_size: int,
     device: Device,
     num_workers: int = 0,
+    crop: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """All scores of all images in one pass: name -> (n,) float64, in the order of `split`."""
+    """Single scores of all images in one pass: name -> (n,) float64, in the order of `split`, which may be empty."""
+    if not len(split):
+        return {name: np.empty(0) for name in scores}
     parts: dict[str, list[Tensor]] = {name: [] for name in scores}
     with evaluation(networks, device):
         batches = split.batches(batch_size, device, num_workers=num_workers)
         for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(split) / batch_size)):
-            evidence = Evidence(networks, objective, images)
+            evidence = Evidence(networks, objective, images, crop=crop)
             for name, score in scores.items():
                 values = score(evidence)
                 _check_shape(name, values, len(images))
-                parts[name].append(values)
-    return {name: _finite(name, torch.cat(values).cpu().double().numpy(), split) for name, values in parts.items()}
+                parts[name].append(values.detach().cpu())
+    return {name: _finite(name, torch.cat(values).double().numpy(), split) for name, values in parts.items()}
 
 
-def write_scores(path: Path, scored: list[tuple[Split, Mapping[str, np.ndarray]]]) -> None:
-    """Write a row per image: of the first set with is_outlier 0, of the second with 1.
-
-    `index` is the image's row in the official split that it comes from (train, where `split` was cut from that);
-    numbers keep their full precision.
-    """
-    names = list(scored[0][1])
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *names])
-        for is_outlier, (split, scores) in enumerate(scored):
-            paths = [""] * len(split) if split.paths is None else split.paths
-            columns = (split.rows.tolist(), paths, split.label_names(), *(scores[name].tolist() for name in names))
-            writer.writerows([is_outlier, split.name, split.split, *row] for row in zip(*columns, strict=True))
-
-
-def _same_images(first: Split, second: Split) -> bool:
-    """Whether two sets hold the same images in the same order; stops at the first batch that differs."""
-    batches = zip(first.batches(64), second.batches(64), strict=False)
-    return len(first) == len(second) and all(torch.equal(one, other) for one, other in batches)
+def _saved_scores(
+    known: Path | None, identity: Mapping[str, str], scores: Mapping[str, Score]
+) -> dict[str, SavedScore]:
+    """Those of `scores` that the file holds, by name; the fitted ones among them get their state."""
+    saved = read_detector(known) if known else None
+    if saved is None or saved.identity != dict(identity):
+        return {}
+    found = {}
+    for name, score in scores.items():
+        if name in saved.scores and saved.scores[name].recipe == recipe(score):
+            found[name] = saved.scores[name]
+            if isinstance(score, FittedScore):
+                score.state = found[name].state
+    return found
 
 
 def _check_shape(name: str, values: object, n_images: int) -> None:
     if not isinstance(values, Tensor) or values.shape != (n_images,):
-        got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise UserError(
-            f"scores: '{name}' gave {got} for {n_images} images: return a tensor ({n_images},), one number per image"
+            f"scores: '{name}' gave {_kind(values)} for {n_images} images: return a tensor ({n_images},), one number "
+            "per image"
         )
+
+
+def _check_statistics(name: str, statistics: object, n_images: int) -> None:
+    if not isinstance(statistics, Tensor) or statistics.ndim != 2 or len(statistics) != n_images:
+        raise UserError(
+            f"scores: the statistics of '{name}' are {_kind(statistics)} for {n_images} images: return a tensor "
+            f"({n_images}, k), one row per image"
+        )
+    if not statistics.isfinite().all():
+        raise UserError(
+            f"scores: '{name}' cannot be fitted, its statistics of some training images are not finite: train again or "
+            "leave the score out"
+        )
+
+
+def _kind(values: object) -> str:
+    return f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
 
 
 def _finite(name: str, values: np.ndarray, split: Split) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise UserError(
-            f"scores: '{name}' is {values[bad[0]]} for image {split.rows[bad[0]]} of {split.name} {split.split} "
+            f"scores: '{name}' is {values[bad[0]]} for {_image(split, bad[0])} of {split.name} {split.split} "
             f"({len(bad)} of {len(values)} images are not finite): train again or leave the score out"
         )
     return values
+
+
+def _image(split: Split, position: int) -> str:
+    return split.paths[position] if split.paths else f"image {split.rows[position]}"

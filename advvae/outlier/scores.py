@@ -1,160 +1,120 @@
-"""Outlier scores of single images. Larger = more outlying, always.
+"""The outlier scores by name. Imports no torch, so that a misspelt name is told at once.
 
-A score is any callable from `Evidence`, what the networks say of a batch, to a tensor (B,). It looks at each image by
-itself, so that a score never depends on which images share a batch. `@needs` says which networks it cannot do without.
-
-Torch is imported where it is used: the names in `SCORES` are checked before it is loaded.
+from the VAE            vae_scores.py
+from the latent         latent_scores.py
+from the discriminator  discriminator_scores.py
+from the pixels alone   baselines.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from advvae.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from advvae.losses import Objective
     from advvae.models import AdversarialVAE
+    from advvae.outlier.evidence import Score
 
-VAE, DISCRIMINATOR = "an encoder and a decoder", "a discriminator"  # the networks a score may need, in words
-
-
-class Evidence:
-    """What the networks say of one batch. Each part is computed when a score first asks for it, and only once.
-
-    All parts are float32, at the networks' running statistics and the posterior mean.
-
-    Attributes:
-        networks, objective: what was trained, and what it was trained for.
-        images: (B, C, H, W) in [-1, 1].
-
-    Raises:
-        UserError: from a part whose network is not there.
-    """
-
-    def __init__(self, networks: AdversarialVAE, objective: Objective, images: Tensor) -> None:
-        self.networks = networks
-        self.objective = objective
-        self.images = images
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of q(z given x), (B, latent_dim)."""
-        return self._posterior[0]
-
-    @property
-    def logvar(self) -> Tensor:
-        """Log-variance of q(z given x), (B, latent_dim)."""
-        return self._posterior[1]
-
-    @cached_property
-    def reconstruction(self) -> Tensor:
-        """decoder(mean), (B, C, H, W) in [-1, 1]."""
-        return self.networks.decode(self.mean)
-
-    @cached_property
-    def logit(self) -> Tensor:
-        """D(x), (B,), larger = more real."""
-        return self._discriminate(self.images)
-
-    @cached_property
-    def reconstruction_logit(self) -> Tensor:
-        """D of the reconstruction, (B,), larger = more real."""
-        return self._discriminate(self.reconstruction)
-
-    @cached_property
-    def _posterior(self) -> tuple[Tensor, Tensor]:
-        if not self.networks.has_vae:
-            raise UserError(f"a score asks for {VAE}, and none was found: set checkpoint=<train run>")
-        return self.networks.encode(self.images)
-
-    def _discriminate(self, images: Tensor) -> Tensor:
-        if self.networks.discriminator is None:
-            raise UserError(
-                f"a score asks for {DISCRIMINATOR}, and none was found: set discriminator_checkpoint=<file>"
-            )
-        return self.networks.discriminate(images)
+SCORES = {  # name -> the function, or the FittedScore class
+    "loss": "advvae.outlier.vae_scores.loss",
+    "recon_mse": "advvae.outlier.vae_scores.recon_mse",
+    "recon_l1": "advvae.outlier.vae_scores.recon_l1",
+    "recon_ssim": "advvae.outlier.vae_scores.recon_ssim",
+    "kld": "advvae.outlier.vae_scores.kld",
+    "elbo": "advvae.outlier.vae_scores.Elbo",
+    "iwae": "advvae.outlier.vae_scores.Iwae",
+    "typicality": "advvae.outlier.vae_scores.Typicality",
+    "input_complexity": "advvae.outlier.vae_scores.InputComplexity",
+    "likelihood_regret": "advvae.outlier.vae_scores.LikelihoodRegret",
+    "latent_mahalanobis": "advvae.outlier.latent_scores.LatentMahalanobis",
+    "latent_gmm": "advvae.outlier.latent_scores.LatentGmm",
+    "lpath": "advvae.outlier.latent_scores.LPath",
+    "lpath_copod": "advvae.outlier.latent_scores.LPathCopod",
+    "discriminator": "advvae.outlier.discriminator_scores.discriminator",
+    "discriminator_recon": "advvae.outlier.discriminator_scores.discriminator_recon",
+    "feature_distance": "advvae.outlier.discriminator_scores.feature_distance",
+    "feature_knn": "advvae.outlier.discriminator_scores.FeatureKnn",
+    "feature_mahalanobis": "advvae.outlier.discriminator_scores.FeatureMahalanobis",
+    "patch_discriminator": "advvae.outlier.discriminator_scores.PatchDiscriminator",
+    "mean_brightness": "advvae.outlier.baselines.MeanBrightness",
+    "contrast": "advvae.outlier.baselines.Contrast",
+    "png_bytes": "advvae.outlier.baselines.png_bytes",
+    "pixel_knn": "advvae.outlier.baselines.PixelKnn",
+}
+BASELINES = ("mean_brightness", "contrast", "png_bytes", "pixel_knn")
+FUSED = "fused"  # made of other scores by the detector
 
 
-Score = Callable[[Evidence], "Tensor"]
-ScoreType = TypeVar("ScoreType", bound=Score)
-
-
-def needs(*networks: str) -> Callable[[ScoreType], ScoreType]:
-    """Declare the networks (`VAE`, `DISCRIMINATOR`) without which a score is left out."""
-
-    def declare(score: ScoreType) -> ScoreType:
-        score.needs = networks  # type: ignore[attr-defined]
-        return score
-
-    return declare
-
-
-@needs(VAE)
-def loss(evidence: Evidence) -> Tensor:
-    """recon(x, x̂) + kld_weight·KL + recon_weight·BCE(D(x̂), 1): the VAE's loss, with x̂ = decoder(μ) free of noise.
-
-    The last term is there where the network was trained with it and its discriminator was found.
-    """
-    from advvae.losses import adversarial_loss, kl_divergence
-
-    objective = evidence.objective
-    values = objective.reconstruction_loss(evidence.images, evidence.reconstruction)
-    values = values + objective.kld_weight * kl_divergence(evidence.mean, evidence.logvar)
-    if objective.recon_weight > 0 and evidence.networks.discriminator is not None:
-        values = values + objective.recon_weight * adversarial_loss(evidence.reconstruction_logit)
-    return values
-
-
-@needs(DISCRIMINATOR)
-def discriminator(evidence: Evidence) -> Tensor:
-    """-D(x), the negative logit. No sigmoid: in float32 it is 1 from a logit of 17 on, and ranks would tie."""
-    return -evidence.logit
-
-
-SCORES: dict[str, Score] = {"loss": loss, "discriminator": discriminator}
+def check_names(names: Iterable[str], key: str = "scores") -> None:
+    """Raises UserError, with the list, for a name that is no score; `key` is what names it."""
+    for name in names:
+        if name not in SCORES and name != FUSED:
+            raise UserError(f"{key}: unknown score '{name}', available are {', '.join(SCORES)}, {FUSED}")
 
 
 def named_scores(items: Iterable[str | Score]) -> dict[str, Score]:
     """The scores of a list of names and callables, by name; a callable goes by its own (or its class's) name.
 
+    Classes that are named are instantiated anew. `fused` is skipped.
+
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, or two callables of one name.
     """
     scores: dict[str, Score] = {}
     for item in items:
         if isinstance(item, str):
-            if item not in SCORES:
-                raise UserError(f"scores: unknown score '{item}', available are {', '.join(SCORES)}")
-            scores[item] = SCORES[item]
+            check_names([item])
+            if item != FUSED:
+                score = resolve_name(SCORES[item])
+                scores[item] = score() if isinstance(score, type) else score
         else:
             plain = item.func if isinstance(item, partial) else item
-            scores[getattr(plain, "__name__", type(plain).__name__)] = item
+            name = getattr(plain, "__name__", type(plain).__name__)
+            if name in scores:
+                raise UserError(f"scores: two are called '{name}': give one of them another class or function name")
+            scores[name] = item
     return scores
 
 
-def usable_scores(scores: Mapping[str, Score], networks: AdversarialVAE) -> tuple[dict[str, Score], dict[str, str]]:
+def usable_scores(
+    scores: Mapping[str, Score], networks: AdversarialVAE, crop: int | None = None
+) -> tuple[dict[str, Score], dict[str, str]]:
     """Split scores into those that the networks can give, and the names of the others with the reason.
+
+    crop: side of the crops that the networks were trained on; None = on whole images.
 
     Raises:
         UserError: none is left.
     """
-    missing = set()
-    if not networks.has_vae:
-        missing.add(VAE)
-    if networks.discriminator is None:
-        missing.add(DISCRIMINATOR)
-    left_out = {
-        name: f"needs {' and '.join(lacking)}, which no checkpoint gave"
-        for name, score in scores.items()
-        if (lacking := [part for part in getattr(score, "needs", ()) if part in missing])
-    }
+    from advvae.outlier.evidence import CROPS
+
+    missing = _missing(networks, crop)
+    left_out: dict[str, str] = {}
+    for name, score in scores.items():
+        needed = getattr(score, "needs", ())
+        if lacking := [part for part in needed if part in missing]:
+            left_out[name] = f"needs {' and '.join(lacking)}, which no checkpoint gave"
+        elif crop is not None and needed and CROPS not in needed:
+            left_out[name] = f"looks at whole images, and the networks were trained on crops of {crop} px"
     usable = {name: score for name, score in scores.items() if name not in left_out}
-    if not usable:
+    if not usable.keys() - (BASELINES if left_out else ()):
         reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
         raise UserError(f"scores: none can be computed ({reasons or 'the list is empty'})")
     return usable, left_out
+
+
+def _missing(networks: AdversarialVAE, crop: int | None) -> set[str]:
+    """What a score may need and does not find here."""
+    from advvae.outlier.evidence import CROPS, DISCRIMINATOR, FEATURES, VAE
+
+    found = {
+        VAE: networks.has_vae,
+        DISCRIMINATOR: networks.discriminator is not None,
+        FEATURES: hasattr(networks.discriminator, "features"),
+        CROPS: crop is not None,
+    }
+    return {part for part, is_there in found.items() if not is_there}

@@ -114,6 +114,35 @@ def test_labels_that_are_none(labels: np.ndarray, tmp_path: Path) -> None:
         write(tmp_path / "a.npz", images=IMAGES[:2], labels=labels).read("train", tmp_path)
 
 
+@pytest.mark.parametrize("names", [np.arange(20) // 4, np.array([f"patient {i // 4}" for i in range(20)])[:, None]])
+def test_groups_follow_their_images(names: np.ndarray, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", images=IMAGES, groups=names)
+    for split in ("val", "test"):
+        loaded = load_split(source, split, name="array", size=9, channels=1, data_dir=tmp_path)
+        assert loaded.groups is not None
+        assert loaded.groups.tolist() == names.ravel()[loaded.rows.numpy()].tolist()
+
+
+def test_groups_of_a_split(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", train_images=IMAGES, test_images=IMAGES[:2], test_groups=np.array([5, 5]))
+    groups = source.read("test", tmp_path).groups
+    assert groups is not None
+    assert groups.tolist() == [5, 5]
+    assert source.read("train", tmp_path).groups is None
+
+
+@pytest.mark.parametrize("groups", [np.array([0.5, 1]), np.array([[0, 1], [0, 1]]), np.array([b"a", b"b"])])
+def test_groups_that_are_none(groups: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.npz: groups must be .* whole numbers or strings, one per image"):
+        write(tmp_path / "a.npz", images=IMAGES[:2], groups=groups).read("train", tmp_path)
+
+
+def test_as_many_groups_as_images(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", images=IMAGES[:3], groups=np.arange(2))
+    with pytest.raises(UserError, match=r"'images': 3, .*'groups': 2.*must be equal"):
+        load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
+
+
 def test_as_many_labels_as_images(tmp_path: Path) -> None:
     source = write(tmp_path / "a.npz", images=IMAGES[:3], labels=np.arange(2))
     with pytest.raises(UserError, match=r"'images': 3, 'labels': 2.*must be equal"):
@@ -123,6 +152,9 @@ def test_as_many_labels_as_images(tmp_path: Path) -> None:
 def test_labels_of_no_images_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "a.npz", train_images=IMAGES, labels=np.arange(20))
     with pytest.raises(UserError, match=r"a\.npz: has labels, but no images by that name"):
+        source.read("train", tmp_path)
+    source = write(tmp_path / "b.npz", train_images=IMAGES, test_groups=np.arange(20))
+    with pytest.raises(UserError, match=r"b\.npz: has test_groups, but no images by that name"):
         source.read("train", tmp_path)
 
 

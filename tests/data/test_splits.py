@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_subset_keeps_the_given_order(load: Any) -> None:
     assert len(load("test").subset(torch.tensor([3]))) == 1
 
 
+def test_subset_and_halves_keep_groups_transform_and_crop(load: Any) -> None:
+    split = replace(load("test"), groups=np.arange(50) // 2, transform=lambda images, rows: -images, crop=4)
+    subset, (select, calibrate) = split.subset(torch.tensor([7, 2])), split.halves()
+    assert subset.groups is not None
+    assert subset.groups.tolist() == [3, 1]
+    for part in (subset, select, calibrate):
+        assert part.groups is not None
+        assert part.groups.tolist() == [row // 2 for row in part.rows.tolist()]
+        assert (part.transform, part.crop) == (split.transform, 4)
+    assert load("test").subset(torch.tensor([7, 2])).groups is None
+
+
 def test_halves_are_disjoint_and_always_the_same(load: Any) -> None:
     select, calibrate = load("test").halves()
     assert (len(select), len(calibrate)) == (25, 25)
@@ -165,6 +178,67 @@ def test_channels_are_last_in_memory(dtype: torch.dtype) -> None:
     batch = to_floats(torch.zeros(2, 3, 8, 8, dtype=dtype), torch.device("cpu"))
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert not batch.is_contiguous()
+
+
+@pytest.mark.parametrize("shuffle", [None, torch.Generator().manual_seed(0)])
+@pytest.mark.parametrize("count", [50, 49])  # of 49 images, the last joins the batch before it
+def test_transform_gets_each_batch_with_its_rows(shuffle: torch.Generator | None, count: int, load: Any) -> None:
+    def transform(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        assert numbers(images) == rows.tolist()
+        return images - rows.view(-1, 1, 1, 1)
+
+    split = load("test", counts={"test": 50}).subset(torch.arange(50 - count, 50))
+    plain = {number: number / 127.5 - 1 - number for number in range(50 - count, 50)}
+    batches = list(replace(split, transform=transform).batches(16, shuffle=shuffle))
+    found = torch.cat(batches)[:, 0, 0, 0]
+    assert sorted(found.tolist()) == pytest.approx(sorted(plain.values()), abs=1e-5)
+
+
+def counted(side: int, n: int = 9) -> Split:
+    """Images of which each pixel tells its place: row · side + column; image i has i more."""
+    pixels = torch.arange(side * side).reshape(1, 1, side, side) + torch.arange(n).view(-1, 1, 1, 1)
+    images = torch.cat([pixels, pixels], dim=1).to(torch.uint8)
+    return Split("counted", "test", images, torch.arange(n), "test", np.zeros(n, dtype=np.int64), ["any"], None)
+
+
+def test_crops_are_centred_without_a_generator() -> None:
+    split = replace(counted(9), crop=4)
+    batch = next(split.batches(9))
+    expected = [[20, 21, 22, 23], [29, 30, 31, 32], [38, 39, 40, 41], [47, 48, 49, 50]]  # from row 2, column 2
+    assert ((batch[0, 1] + 1) * 127.5).round().int().tolist() == expected
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(next(replace(split, crop=9).batches(9)), next(counted(9).batches(9)))
+
+
+def test_random_crops_reach_every_place_and_keep_the_order() -> None:
+    def crops(seed: int, batch_size: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.cat(list(replace(counted(9, n=101), crop=7).batches(batch_size, shuffle=generator)))
+
+    pixels = ((crops(0, 10) + 1) * 127.5).round().int()
+    order = torch.randperm(101, generator=torch.Generator().manual_seed(0))  # as without crops
+    corners = pixels[:, 0, 0, 0] - order
+    assert set(corners.tolist()) == {9 * top + left for top in range(3) for left in range(3)}
+    assert torch.equal(pixels[:, 0, 1, 2] - pixels[:, 0, 0, 0], torch.full((101,), 11))  # one square, not torn
+    assert torch.equal(crops(0, 100), crops(0, 10))  # the last single image joins its batch with its own corner
+    assert not torch.equal(crops(1, 10), crops(0, 10))
+
+
+def test_crops_are_cut_after_the_transform() -> None:
+    seen = []
+
+    def transform(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        seen.append(images.shape[-1])
+        return images.flip(-1)
+
+    batch = next(replace(counted(9), transform=transform, crop=4).batches(9))
+    assert seen == [9]
+    assert ((batch[0, 0, 0] + 1) * 127.5).round().int().tolist() == [24, 23, 22, 21]
+
+
+def test_crops_larger_than_the_images() -> None:
+    with pytest.raises(UserError, match="crop=10: the images of counted have 9 px, which is less"):
+        replace(counted(9), crop=10).batches(4)
 
 
 class Moves(TorchDispatchMode):
@@ -246,10 +320,10 @@ def test_global_random_states_are_left_alone(num_workers: int, load: Any, monkey
     assert before[1:] == after[1:]
 
 
-SOURCES = ("array", "embedded", "files", "medmnist_source", "tiny_imagenet", "torchvision_source")
+SOURCES = ("array", "embedded", "files", "medmnist_source", "shifts", "tiny_imagenet", "torchvision_source")
 
 
-def test_importing_the_sources_imports_no_torch() -> None:
+def test_importing_the_sources_and_the_names_of_shifts_imports_no_torch() -> None:
     modules = ", ".join(f"advvae.data.{name}" for name in SOURCES)
     code = f"import sys, {modules}; sys.exit(sum(name in sys.modules for name in ('torch', 'sklearn', 'medmnist')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -30,15 +30,18 @@ class Given:
     splits = ("train", "test")
     reads: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, images: Any = IMAGES, labels: Sequence[int] | None = None, name: str = "given") -> None:
+    def __init__(
+        self, images: Any = IMAGES, labels: Sequence[int] | None = None, name: str = "given", groups: Any = None
+    ) -> None:
         self.images = images
         self.labels = labels
         self.name = name
+        self.groups = groups
 
     def read(self, split: str, data_dir: Path) -> Items:
         Given.reads[self.name] += 1
         labels = np.zeros(len(self.images), dtype=np.int64) if self.labels is None else np.array(self.labels)
-        return Items(list(self.images), labels, ["only"])
+        return Items(list(self.images), labels, ["only"], groups=self.groups)
 
 
 def prepared(data_dir: Path, source: Any = None, split: str = "test", **changes: Any) -> Prepared:
@@ -316,6 +319,25 @@ def test_what_a_download_made_is_in_the_key(tmp_path: Path) -> None:
 def test_code_is_in_the_key_of_a_users_source_alone() -> None:
     assert store.code_of(Given) == Path(__file__).read_text()
     assert store.code_of(type(source_of("mnist"))) == ""
+
+
+@pytest.mark.parametrize("groups", [np.arange(5) // 2, np.array(["a", "a", "b", "b", "ü"])])
+def test_groups_survive(groups: np.ndarray, tmp_path: Path) -> None:
+    for _ in range(2):  # made, then read
+        found = prepared(tmp_path, Given(IMAGES[:5], name="grouped", groups=groups))
+        assert found.groups is not None
+        assert found.groups.tolist() == groups.tolist()
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def test_entry_from_before_there_were_groups_is_read(tmp_path: Path) -> None:
+    prepared(tmp_path, Given(name="old"))
+    (entry,) = entries(tmp_path / "cache")
+    facts = json.loads((entry / "items.json").read_text())
+    del facts["groups"]
+    (entry / "items.json").write_text(json.dumps(facts))
+    assert prepared(tmp_path, Given(name="old")).groups is None
+    assert Given.reads["old"] == 1
 
 
 def test_names_and_paths_survive(tmp_path: Path) -> None:

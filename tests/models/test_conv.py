@@ -2,8 +2,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
+from advvae.errors import UserError
 from advvae.models import conv_networks
+from advvae.models.conv import Discriminator
 from advvae.shapes import default_hidden_dims, stage_sizes
 from tests.networks import real_images, small_networks
 
@@ -52,3 +55,45 @@ def test_reconstruct_is_free_of_noise() -> None:
     images = real_images()
     torch.testing.assert_close(networks.reconstruct(images), networks.decode(networks.encode(images)[0]))
     assert torch.equal(networks.reconstruct(images), networks.reconstruct(images))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_the_discriminator_has_the_norm_that_is_asked_for(norm: str, spectral_norm: bool) -> None:
+    networks = conv_networks(1, 16, 3, [4, 6], norm=norm, spectral_norm=spectral_norm)
+    discriminator = networks.discriminator
+    assert isinstance(discriminator, Discriminator)
+    kinds = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}
+    assert sum(type(module) is kinds[norm] for module in discriminator.modules()) == 2
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in networks.modules()) == 4 + 2 * (norm == "batch")
+    images = real_images(5, size=16)
+    features = discriminator.features(images)
+    assert features.shape == (5, 6 * 4 * 4)
+    networks.eval()
+    torch.testing.assert_close(
+        discriminator.logit(discriminator.features(images)).squeeze(1), networks.discriminate(images)
+    )
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
+    discriminator = conv_networks(1, 16, 3, [4, 6], norm="none", spectral_norm=True).discriminator
+    assert isinstance(discriminator, Discriminator)
+    for _ in range(100):  # each pass of training refines the estimate
+        discriminator(real_images(2, size=16))
+    layers = [module for module in discriminator.modules() if hasattr(module, "parametrizations")]
+    assert len(layers) == 3
+    for layer in layers:
+        weight: torch.Tensor = layer.weight  # type: ignore[assignment]
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_a_discriminator_without_batch_statistics_judges_each_image_alone_in_training_too(norm: str) -> None:
+    networks = conv_networks(1, 16, 3, [4, 6], norm=norm).train()
+    images = real_images(5, size=16)
+    torch.testing.assert_close(networks.discriminate(images)[:1], networks.discriminate(images[:1]))
+
+
+def test_an_unknown_norm_is_named() -> None:
+    with pytest.raises(UserError, match=r"model\.norm must be one of batch, group, none, got layer"):
+        conv_networks(1, 16, 3, [4, 6], norm="layer")

@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from advvae.checkpoint import read_checkpoint
 from advvae.errors import UserError
-from tests.command import Command
+from tests.command import FEW, Command
 
 HIDDEN_DIMS = [4, 6, 8]
 LATENT_DIM = 5
@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_plain_modules(
     saved: tuple[PlainVAE, PlainDiscriminator], advvae: Command, tmp_path: Path
 ) -> None:
     vae, discriminator = saved
-    arguments = ["mode=outlier", "dataset=digits", "out_dataset=digits", "size=16", "tracker=none"]
+    arguments = ["mode=outlier", "dataset=digits", "out_dataset=digits", "size=16", "tracker=none", *FEW]
     files = ["checkpoint=vae.pt", "discriminator_checkpoint=discriminator.pt"]
     result = advvae(*arguments, *files, "kld_weight=0.01", "recon_weight=0.5")
     assert result.status == 0, result.errors
@@ -125,7 +125,7 @@ def test_scores_are_those_of_the_plain_modules(
 
 
 def test_a_discriminator_alone_is_scored_alone(saved: tuple[nn.Module, nn.Module], advvae: Command) -> None:
-    arguments = ["mode=outlier", "dataset=digits", "out_dataset=photos", "size=16", "tracker=none"]
+    arguments = ["mode=outlier", "dataset=digits", "out_dataset=photos", "size=16", "tracker=none", *FEW]
     result = advvae(*arguments, "discriminator_checkpoint=discriminator.pt")
     assert result.status == 0, result.errors
     header = (result.folder / "scores.csv").read_text().splitlines()[0]
@@ -135,7 +135,7 @@ def test_a_discriminator_alone_is_scored_alone(saved: tuple[nn.Module, nn.Module
 
 def test_a_vae_alone_scores_without_the_adversarial_term(saved: tuple[nn.Module, nn.Module], advvae: Command) -> None:
     result = advvae(
-        "mode=outlier", "dataset=digits", "out_dataset=photos", "size=16", "tracker=none", "checkpoint=vae.pt"
+        "mode=outlier", "dataset=digits", "out_dataset=photos", "size=16", "tracker=none", "checkpoint=vae.pt", *FEW
     )
     assert result.status == 0, result.errors
     assert "score discriminator is left out" in result.output

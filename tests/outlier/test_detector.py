@@ -1,183 +1,188 @@
-import csv
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
-from advvae.outlier.detector import find_outliers, score_split
-from advvae.outlier.scores import SCORES, Evidence, Score
-from advvae.outlier.statistics import detection_metrics
+from advvae.outlier import detector as detector_module
+from advvae.outlier.detector import (
+    Detector,
+    fused,
+    make_detector,
+    read_detector,
+    save_detector,
+    score_split,
+    unfitted_first,
+)
+from advvae.outlier.detector_file import recipe
+from advvae.outlier.evidence import Evidence, FittedScore, Score
+from advvae.outlier.scores import named_scores
 
 SplitMaker = Callable[..., Split]
-
-
-@pytest.fixture
-def find(networks: AdversarialVAE, objective: Objective, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """find_outliers on the networks of the tests."""
-
-    def call(inliers: Split, outliers: Split, scores: dict[str, Score] = SCORES, batch_size: int = 4) -> dict[str, Any]:
-        return find_outliers(
-            networks,
-            objective,
-            inliers,
-            outliers,
-            scores=scores,
-            batch_size=batch_size,
-            device="cpu",
-            folder=tmp_path,
-        )
-
-    return call
-
-
-@pytest.fixture
-def score(networks: AdversarialVAE, objective: Objective) -> Callable[..., dict[str, np.ndarray]]:
-    """score_split with all scores on the networks of the tests."""
-
-    def call(split: Split, batch_size: int = 4, scores: dict[str, Score] = SCORES) -> dict[str, np.ndarray]:
-        return score_split(networks, objective, split, scores=scores, batch_size=batch_size, device="cpu")
-
-    return call
+IDENTITY = {"checkpoint": "abc", "seed": "0"}
 
 
 def brightness(evidence: Evidence) -> Tensor:
     return evidence.images.flatten(1).mean(1)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+class Distance(FittedScore):
+    """How far an image's brightness is from that of the training images, to a power."""
+
+    def __init__(self, power: int = 1) -> None:
+        self.power = power
+
+    def statistics(self, evidence: Evidence) -> Tensor:
+        return brightness(evidence)[:, None]
+
+    def fit(self, statistics: Tensor, seed: int) -> None:
+        self.state = {"mean": statistics.double().mean(0), "seen": statistics, "seed": torch.tensor(seed)}
+
+    def measure(self, statistics: Tensor) -> Tensor:
+        return (statistics - self.state_like(statistics)["mean"]).abs().squeeze(1) ** self.power
 
 
-def test_report_and_files(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
-    result = find(make_split(13), make_split(6, seed=1, name="other"))
-    assert result["n_in"] == 13
-    assert result["n_out"] == 6
-    assert list(result["scores"]) == ["loss", "discriminator"]
-    for metrics in result["scores"].values():
-        assert list(metrics) == ["auroc", "aupr_out", "aupr_in", "fpr95_out", "fpr95_in"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["histograms.png", "roc.png", "scores.csv"]
-    assert all(Image.open(tmp_path / name).width > 300 for name in ("histograms.png", "roc.png"))
+def constant_images(*pixels: int) -> Split:
+    """A grey image of each of these values of 255."""
+    images = torch.tensor(pixels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8).clone()
+    n = len(pixels)
+    return Split("grey", "val", images, torch.arange(n), "val", np.zeros(n, dtype=int), ["any"], None)
 
 
-def test_the_csv_identifies_every_image(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
-    find(make_split(3), make_split(2, seed=1, name="mine", paths=["a,b.png", "c.png"]))
-    rows = read(tmp_path / "scores.csv")
-    assert list(rows[0]) == ["is_outlier", "source", "split", "index", "path", "label", "loss", "discriminator"]
-    described = [tuple(row.values())[:6] for row in rows]
-    assert described == [
-        ("0", "toy", "test", "2", "", "even"),
-        ("0", "toy", "test", "3", "", "odd"),
-        ("0", "toy", "test", "4", "", "even"),
-        ("1", "mine", "test", "2", "a,b.png", "even"),
-        ("1", "mine", "test", "3", "c.png", "odd"),
-    ]
+def changed(split: Split, half: int) -> Split:
+    """The same, with the images of one of its halves (0: select, 1: calibrate) inverted."""
+    images = split.images.clone()
+    rows = split.halves()[half].rows
+    images[rows] = 255 - images[rows]
+    return replace(split, images=images)
 
 
-def test_metrics_can_be_computed_again_from_the_csv(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
-    result = find(make_split(40), make_split(30, seed=1, darkest=100))
-    rows = read(tmp_path / "scores.csv")
-    for name, metrics in result["scores"].items():
-        inliers, outliers = (np.array([float(row[name]) for row in rows if row["is_outlier"] == k]) for k in "01")
-        assert detection_metrics(inliers, outliers) == metrics
+def never() -> Split:
+    raise AssertionError("nothing is missing, so no split is to be read")
 
 
-def test_larger_is_more_outlying(find: Callable, make_split: SplitMaker) -> None:
-    dark, bright = make_split(20), make_split(20, seed=1, darkest=250)
-    result = find(dark, bright, scores={"brightness": brightness})
-    assert result["scores"]["brightness"]["auroc"] == 1
-    assert result["scores"]["brightness"]["fpr95_out"] == 0
+@pytest.fixture
+def score(networks: AdversarialVAE, objective: Objective) -> Callable[..., dict[str, np.ndarray]]:
+    """score_split on the networks of the tests."""
+
+    def call(split: Split, scores: Mapping[str, Score], batch_size: int = 4) -> dict[str, np.ndarray]:
+        return score_split(networks, objective, split, scores=scores, batch_size=batch_size, device="cpu")
+
+    return call
 
 
-def test_no_score_is_squashed_or_rounded(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
-    def huge(evidence: Evidence) -> Tensor:
-        return 1e6 + 1e-6 * brightness(evidence).double()
+@pytest.fixture
+def make(networks: AdversarialVAE, objective: Objective, make_split: SplitMaker) -> Callable[..., Detector]:
+    """make_detector on the networks of the tests; 30 training and 41 validation images where no others are given."""
 
-    result = find(make_split(20), make_split(20, seed=1, darkest=20), scores={"huge": huge, "brightness": brightness})
-    assert result["scores"]["huge"] == result["scores"]["brightness"]
-    assert 0.5 < result["scores"]["huge"]["auroc"] < 1
-    assert len({row["huge"] for row in read(tmp_path / "scores.csv")}) == 40
+    def call(
+        scores: Mapping[str, Score],
+        train: Split | Callable[[], Split] | None = None,
+        validation: Split | Callable[[], Split] | None = None,
+        **arguments: Any,
+    ) -> Detector:
+        train = make_split(30, seed=7) if train is None else train
+        validation = make_split(41, seed=8) if validation is None else validation
+        settings: dict[str, Any] = {"fuse": (), "seed": 0, "known": None, "identity": IDENTITY} | arguments
+        return make_detector(
+            networks,
+            objective,
+            scores,
+            train=train if callable(train) else lambda: train,
+            validation=validation if callable(validation) else lambda: validation,
+            device="cpu",
+            **settings,
+        )
+
+    return call
+
+
+@pytest.fixture
+def apply(networks: AdversarialVAE, objective: Objective) -> Callable[..., dict[str, np.ndarray]]:
+    """Detector.score on the networks of the tests."""
+
+    def call(detector: Detector, split: Split, batch_size: int = 4) -> dict[str, np.ndarray]:
+        return detector.score(networks, objective, split, batch_size=batch_size, device="cpu")
+
+    return call
+
+
+# One pass over a set
 
 
 def test_scores_are_the_same_twice(score: Callable, make_split: SplitMaker) -> None:
+    scores = named_scores(["loss", "discriminator"])
     torch.manual_seed(1)
-    first = score(make_split(13))
+    first = score(make_split(13), scores)
     torch.manual_seed(2)
-    second = score(make_split(13))
-    assert all((first[name] == second[name]).all() for name in SCORES)
+    second = score(make_split(13), scores)
+    for name in scores:
+        assert (first[name] == second[name]).all()
+        assert first[name].dtype == np.float64
 
 
 def test_a_score_does_not_depend_on_the_other_images(score: Callable, make_split: SplitMaker) -> None:
+    scores = named_scores(["loss", "discriminator"])
     inliers, outliers = make_split(20), make_split(20, seed=1, darkest=200)
-    alone = {name: np.append(score(inliers, 1)[name], score(outliers, 1)[name]) for name in SCORES}
-    shuffle = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    together = torch.cat([inliers.images[inliers.rows], outliers.images[outliers.rows]])[shuffle]
-    mixed = Split("both", "test", together, torch.arange(40), "test", np.zeros(40, dtype=int), ["any"], None)
-    for name in SCORES:
+    alone = {name: np.append(score(inliers, scores, 1)[name], score(outliers, scores, 1)[name]) for name in scores}
+    mixed, order = shuffled_together(inliers, outliers)
+    for name in scores:
         assert np.ptp(alone[name]) > 1e-3
         for batch_size in (3, 64):
-            np.testing.assert_allclose(score(mixed, batch_size)[name], alone[name][shuffle], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(score(mixed, scores, batch_size)[name], alone[name][order], rtol=1e-4, atol=1e-5)
 
 
-def test_scoring_changes_nothing(find: Callable, make_split: SplitMaker, networks: AdversarialVAE) -> None:
+def shuffled_together(first: Split, second: Split) -> tuple[Split, np.ndarray]:
+    """Both sets in one, in a random order, and this order."""
+    n = len(first) + len(second)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([first.images[first.rows], second.images[second.rows]])[order]
+    return Split("both", "test", images, torch.arange(n), "test", np.zeros(n, dtype=int), ["any"], None), order.numpy()
+
+
+def test_scoring_changes_nothing(score: Callable, make_split: SplitMaker, networks: AdversarialVAE) -> None:
     before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
     random_state = torch.get_rng_state()
-    find(make_split(13), make_split(6, seed=1))
+    score(make_split(13), named_scores(["loss", "discriminator"]))
     assert all(torch.equal(tensor, before[name]) for name, tensor in networks.state_dict().items())
     assert all(module.training for module in networks.modules())
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_a_set_against_itself_is_chance_and_is_said_so(
-    find: Callable, make_split: SplitMaker, caplog: pytest.LogCaptureFixture
+def test_each_image_is_read_once_by_the_networks(
+    score: Callable, make_split: SplitMaker, networks: AdversarialVAE
 ) -> None:
-    with caplog.at_level(logging.WARNING):
-        result = find(make_split(13), make_split(13, name="same by another name"))
-    assert [metrics["auroc"] for metrics in result["scores"].values()] == [0.5, 0.5]
-    assert "the same images" in caplog.text
-
-
-def test_swapping_the_sets_mirrors_the_auroc(
-    find: Callable, make_split: SplitMaker, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, second = make_split(13), make_split(9, seed=1, darkest=100)
-    forward, backward = find(first, second)["scores"], find(second, first)["scores"]
-    for name in SCORES:
-        assert forward[name]["auroc"] == pytest.approx(1 - backward[name]["auroc"], abs=1e-12)
-    assert not caplog.text
-
-
-def test_each_set_is_read_once_by_the_networks(
-    find: Callable, make_split: SplitMaker, networks: AdversarialVAE
-) -> None:
-    seen = {"encoder": 0, "discriminator": 0}
+    seen = {"encoder": 0, "decoder": 0}
     for part in seen:
 
         def count(module: torch.nn.Module, inputs: tuple[Tensor], part: str = part) -> None:
             seen[part] += len(inputs[0])
 
         getattr(networks, part).register_forward_pre_hook(count)
-    find(make_split(13), make_split(6, seed=1))
-    assert seen == {"encoder": 19, "discriminator": 2 * 19}  # D looks at x and at x̂
+    score(make_split(13), named_scores(["loss", "discriminator"]) | {"again": lambda evidence: evidence.mean.sum(1)})
+    assert seen == {"encoder": 13, "decoder": 13}
 
 
-def test_the_discriminator_alone_can_be_scored(
-    find: Callable, make_split: SplitMaker, networks: AdversarialVAE
-) -> None:
-    both = find(make_split(13), make_split(6, seed=1))["scores"]
-    networks.encoder = networks.decoder = None
-    alone = find(make_split(13), make_split(6, seed=1), scores={"discriminator": SCORES["discriminator"]})
-    assert alone["scores"] == {"discriminator": both["discriminator"]}
+def test_a_score_may_use_gradients(score: Callable, make_split: SplitMaker) -> None:
+    def saliency(evidence: Evidence) -> Tensor:
+        with torch.enable_grad():
+            images = evidence.images.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(images.square().sum(), images)
+            return slope.flatten(1).abs().mean(1) + 0 * images.sum()  # still attached to its graph
+
+    split = make_split(6)
+    expected = 2 * torch.cat(list(split.batches(6))).abs().flatten(1).mean(1)
+    np.testing.assert_allclose(score(split, {"saliency": saliency})["saliency"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -190,20 +195,322 @@ def test_the_discriminator_alone_can_be_scored(
     ],
 )
 def test_a_score_must_be_one_finite_number_per_image(
-    broken: Score, message: str, find: Callable, make_split: SplitMaker, tmp_path: Path
+    broken: Score, message: str, score: Callable, make_split: SplitMaker
 ) -> None:
     with pytest.raises(UserError, match=message):
-        find(make_split(13), make_split(6, seed=1), scores={"mine": broken})
-    assert not list(tmp_path.iterdir())
+        score(make_split(13), {"mine": broken})
 
 
-def test_a_failing_write_leaves_no_scores(
-    find: Callable, make_split: SplitMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bad_image_is_named_by_its_file(score: Callable, make_split: SplitMaker) -> None:
+    with pytest.raises(UserError, match=r"'mine' is -inf for a\.png of toy test \(1 of 2"):
+        score(make_split(2, paths=["a.png", "b.png"]), {"mine": lambda evidence: torch.tensor([0.0, 1.0]).log()})
+
+
+def test_nothing_is_learnt_from_an_empty_set(score: Callable, make_split: SplitMaker) -> None:
+    empty = make_split(3).subset(torch.tensor([], dtype=torch.int64))
+    assert score(empty, {"brightness": brightness})["brightness"].shape == (0,)
+
+
+def test_a_score_is_told_of_the_crops(networks: AdversarialVAE, objective: Objective, make_split: SplitMaker) -> None:
+    def crop(evidence: Evidence) -> Tensor:
+        return torch.full((len(evidence.images),), float(evidence.crop or 0))
+
+    detector = Detector({"crop": crop}, (), {}, {})
+    for side in (None, 6):
+        scored = detector.score(networks, objective, make_split(2), batch_size=2, device="cpu", crop=side)
+        assert scored["crop"].tolist() == [side or 0] * 2
+
+
+# Fitting
+
+
+def test_scores_are_fitted_on_the_training_images(make: Callable) -> None:
+    detector = make({"distance": Distance()}, constant_images(0, 255, 51), constant_images(255, 0))
+    fitted: Any = detector.scores["distance"]
+    assert fitted.state["mean"].item() == pytest.approx((-1 + 1 + (51 / 127.5 - 1)) / 3)  # of [-1, 1]
+    assert fitted.state["seed"] == 0
+    halves = [detector.selection["distance"].item(), detector.calibration["distance"].item()]
+    np.testing.assert_allclose(sorted(halves), [0.8, 1.2], rtol=1e-6)
+
+
+def test_a_fit_sees_a_seeded_choice_of_training_images(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector_module, "FIT_IMAGES", 5)
+    train = constant_images(*range(0, 200, 10))
+
+    def seen(seed: int) -> list[int]:
+        fitted: Any = make({"distance": Distance()}, train, seed=seed).scores["distance"]
+        return ((fitted.state["seen"].squeeze(1) + 1) * 12.75).round().int().tolist()
+
+    for seed in (0, 1):
+        order = unfitted_first(20, seed).tolist()
+        assert seen(seed) == sorted(order[15:])
+        assert sorted(order) == list(range(20))
+    assert seen(0) != seen(1)
+    assert sorted(unfitted_first(3, 0)) == [0, 1, 2]  # all are fitted on
+
+
+def test_all_fits_share_one_pass_in_fixed_chunks(
+    make: Callable, networks: AdversarialVAE, make_split: SplitMaker
 ) -> None:
-    def full(self: Split) -> list[str]:
-        raise OSError("No space left on device")
+    class Latent(Distance):
+        def statistics(self, evidence: Evidence) -> Tensor:
+            return evidence.mean
 
-    monkeypatch.setattr(Split, "label_names", full)
-    with pytest.raises(UserError, match=r"scores\.csv: No space"):
-        find(make_split(3), make_split(2, seed=1))
-    assert not list(tmp_path.iterdir())
+        def measure(self, statistics: Tensor) -> Tensor:
+            return statistics.norm(dim=1)
+
+    chunks: list[int] = []
+    assert networks.encoder is not None
+    networks.encoder.register_forward_pre_hook(lambda module, inputs: chunks.append(len(inputs[0])))
+    make({"one": Latent(), "other": Latent()}, make_split(300), make_split(600))
+    assert chunks == [256, 44, 256, 44, 256, 44]  # training images, select, calibrate
+
+
+def test_a_fit_leaves_the_networks_as_they_are(make: Callable, networks: AdversarialVAE) -> None:
+    before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
+    make(named_scores(["loss", "discriminator"]) | {"distance": Distance()}, fuse=("loss", "distance"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in networks.state_dict().items())
+    assert all(module.training for module in networks.modules())
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        (lambda evidence: brightness(evidence), r"statistics of 'mine' are shape \(30,\) for 30 images"),
+        (lambda evidence: 0.0, "statistics of 'mine' are float for 30 images"),
+        (lambda evidence: brightness(evidence)[:, None] / 0, "'mine' cannot be fitted"),
+    ],
+)
+def test_statistics_must_be_finite_rows(statistics: Callable, message: str, make: Callable) -> None:
+    score = Distance()
+    score.statistics = statistics  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=message):
+        make({"mine": score})
+
+
+# What is learnt from validation
+
+
+def test_thresholds_and_p_values_by_hand() -> None:
+    detector = Detector({"score": brightness}, (), {}, {"score": np.arange(1.0, 20.0)})
+    assert detector.threshold("score", alpha=0.05) == 19  # the 19th of 19: ⌈20 · 0.95⌉
+    assert detector.threshold("score", alpha=0.1) == 18
+    assert detector.threshold("score", alpha=0.04) is None  # ⌈20 · 0.96⌉ = 20
+    p_values = detector.p_values("score", np.array([19.5, 19.0, 10.5, 0.0]))
+    np.testing.assert_allclose(p_values, [1 / 20, 2 / 20, 10 / 20, 20 / 20])
+
+
+def test_fused_by_hand() -> None:
+    normal = {"one": np.array([1.0, 2.0, 3.0]), "other": np.array([10.0, 20.0, 30.0])}
+    scored = {"one": np.array([2.5, 0.0]), "other": np.array([99.0, 30.0]), "third": np.array([1.0, 1.0])}
+    expected = [-2 * math.log(2 / 4 * 1 / 4), -2 * math.log(4 / 4 * 2 / 4)]
+    np.testing.assert_allclose(fused(("one", "other"), normal, scored), expected)
+
+
+def test_the_fused_score_comes_last_and_has_its_own_calibration(make: Callable, apply: Callable) -> None:
+    detector = make({"bright": brightness, "distance": Distance()}, fuse=("distance", "bright"))
+    assert detector.names == ["bright", "distance", "fused"]
+    assert detector.headline == "fused"
+    assert {name: len(values) for name, values in detector.selection.items()} == {"bright": 21, "distance": 21}
+    assert {name: len(values) for name, values in detector.calibration.items()} == dict.fromkeys(detector.names, 20)
+    expected = fused(("distance", "bright"), detector.selection, detector.calibration)
+    assert (detector.calibration["fused"] == expected).all()
+    assert detector.threshold("fused", 0.05) == expected.max()
+    assert list(apply(detector, constant_images(3))) == detector.names
+    plain = make({"bright": brightness, "distance": Distance()})
+    assert plain.names == ["bright", "distance"]
+    assert plain.headline == "bright"
+
+
+def test_the_fused_score_takes_computed_scores_only(make: Callable) -> None:
+    with pytest.raises(UserError, match="'fused' combines bright, lpath, but lpath is not computed"):
+        make({"bright": brightness}, fuse=("bright", "lpath"))
+
+
+def test_calibration_images_shape_thresholds_alone(make: Callable, apply: Callable, make_split: SplitMaker) -> None:
+    validation, images = make_split(41, seed=8, darkest=150), make_split(9)
+    first, second = (
+        make({"bright": brightness, "distance": Distance()}, None, split, fuse=("bright", "distance"))
+        for split in (validation, changed(validation, half=1))
+    )
+    assert states(first) == states(second)
+    assert all((first.selection[name] == second.selection[name]).all() for name in first.selection)
+    scores = [apply(detector, images) for detector in (first, second)]
+    assert all((scores[0][name] == scores[1][name]).all() for name in first.names)
+    assert all(first.threshold(name, 0.1) != second.threshold(name, 0.1) for name in ("bright", "distance"))
+
+
+def test_selection_images_shape_the_fused_score_alone(make: Callable, apply: Callable, make_split: SplitMaker) -> None:
+    validation, images = make_split(41, seed=8, darkest=150), make_split(9)
+    first, second = (
+        make({"bright": brightness, "distance": Distance()}, None, split, fuse=("bright", "distance"))
+        for split in (validation, changed(validation, half=0))
+    )
+    assert states(first) == states(second)
+    scores = [apply(detector, images) for detector in (first, second)]
+    for name in ("bright", "distance"):
+        assert first.threshold(name, 0.1) == second.threshold(name, 0.1)
+        assert (scores[0][name] == scores[1][name]).all()
+    assert (scores[0]["fused"] != scores[1]["fused"]).any()
+
+
+def states(detector: Detector) -> dict[str, dict[str, list]]:
+    return {
+        name: {part: tensor.tolist() for part, tensor in score.state.items()}
+        for name, score in detector.scores.items()
+        if isinstance(score, FittedScore)
+    }
+
+
+def test_a_fused_score_does_not_depend_on_the_other_images(
+    make: Callable, apply: Callable, make_split: SplitMaker
+) -> None:
+    """In 99 % of images: p-values are steps, and rounding may put a score on the other side of one."""
+    names = ["loss", "discriminator"]
+    detector = make(named_scores(names), None, make_split(200, seed=8), fuse=names)
+    inliers, outliers = make_split(60), make_split(60, seed=1, darkest=100)
+    alone = np.concatenate([apply(detector, inliers, 1)["fused"], apply(detector, outliers, 1)["fused"]])
+    assert len(np.unique(alone)) > 50
+    mixed, order = shuffled_together(inliers, outliers)
+    for batch_size in (64, 7):
+        equal = np.isclose(apply(detector, mixed, batch_size)["fused"], alone[order])
+        assert equal.mean() >= 0.99
+
+
+def test_one_validation_image_leaves_nothing_to_calibrate_with(make: Callable, make_split: SplitMaker) -> None:
+    detector = make({"bright": brightness}, None, make_split(1), fuse=("bright",))
+    for name in ("bright", "fused"):
+        assert detector.threshold(name, 0.5) is None
+        assert detector.p_values(name, np.array([9.0])).tolist() == [1]
+
+
+# The file
+
+
+def both() -> dict[str, Score]:
+    return {"bright": brightness, "distance": Distance()}
+
+
+def test_a_detector_read_back_is_the_same_and_reads_no_split(
+    make: Callable, apply: Callable, make_split: SplitMaker, tmp_path: Path
+) -> None:
+    path, fuse = tmp_path / "new folder" / "detector.pt", ("bright", "distance")
+    made = make(both(), fuse=fuse)
+    save_detector(path, made, IDENTITY)
+    back = make(both(), never, never, fuse=fuse, known=path)
+    assert back.names == made.names
+    assert all((back.calibration[name] == made.calibration[name]).all() for name in made.names)
+    images = make_split(9)
+    scores = [apply(detector, images) for detector in (made, back)]
+    assert all((scores[0][name] == scores[1][name]).all() for name in made.names)
+    assert make(both(), never, never, fuse=("bright",), known=path).names == made.names  # any fusion of what is there
+
+
+def test_the_file_holds_plain_tensors(make: Callable, tmp_path: Path) -> None:
+    save_detector(tmp_path / "detector.pt", make(both(), fuse=("bright",)), IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.pt"]
+    content = torch.load(tmp_path / "detector.pt", weights_only=True)
+    assert content["format"] == 1
+    assert content["identity"] == IDENTITY
+    assert list(content["scores"]) == ["bright", "distance"]
+    distance = content["scores"]["distance"]
+    assert list(distance["state"]) == ["mean", "seen", "seed"]
+    assert distance["selection"].shape == (21,)
+    assert distance["calibration"].dtype == torch.float64
+    assert content["scores"]["bright"]["state"] == {}
+
+
+def test_a_file_of_other_networks_is_not_used(make: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    save_detector(path, make(both(), constant_images(0, 0)), IDENTITY)
+    other = IDENTITY | {"seed": "1"}
+    again = make(both(), constant_images(255, 255), known=path, identity=other)
+    assert states(again)["distance"]["mean"] == [1]
+    save_detector(path, again, other)
+    saved = read_detector(path)
+    assert saved is not None
+    assert saved.identity == other
+
+
+def test_only_missing_scores_are_made(make: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    save_detector(path, make({"distance": Distance()}, constant_images(0, 0)), IDENTITY)
+    wanted = {"distance": Distance(), "squared": Distance(power=2)}
+    grown = make(wanted, constant_images(255, 255), known=path)
+    assert states(grown)["distance"]["mean"] == [-1]  # as saved
+    assert states(grown)["squared"]["mean"] == [1]
+    assert list(grown.scores) == list(wanted)
+    assert make({"bright": brightness, "distance": Distance()}, never, known=path).names == ["bright", "distance"]
+    save_detector(path, grown, IDENTITY)
+    save_detector(path, make({"bright": brightness}), IDENTITY)
+    saved = read_detector(path)
+    assert saved is not None
+    assert sorted(saved.scores) == ["bright", "distance", "squared"]
+
+
+def test_a_score_with_other_arguments_is_another_score(make: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    save_detector(path, make({"distance": Distance()}, constant_images(0, 0)), IDENTITY)
+    assert states(make({"distance": Distance(power=2)}, constant_images(255, 255), known=path)) != states(
+        make({"distance": Distance()}, never, never, known=path)
+    )
+
+
+def test_a_fit_does_not_change_what_a_score_is(make: Callable) -> None:
+    scores = {**both(), **named_scores(["loss", "discriminator"])}
+    before = {name: recipe(score) for name, score in scores.items()}
+    make(scores)
+    assert {name: recipe(score) for name, score in scores.items()} == before
+    assert len(set(before.values())) == len(scores)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("not a detector")
+
+
+def write_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_weights(path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, path)
+
+
+def write_later_format(path: Path) -> None:
+    torch.save(torch.load(path) | {"format": 99}, path)
+
+
+@pytest.mark.parametrize("damage", [write_text, write_half, write_weights, write_later_format])
+def test_a_file_that_cannot_be_used_counts_as_absent(
+    damage: Callable[[Path], None], make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "detector.pt"
+    save_detector(path, make(both()), IDENTITY)
+    damage(path)
+    with caplog.at_level(logging.WARNING):
+        detector = make(both(), constant_images(0, 0), known=path)
+        save_detector(path, detector, IDENTITY)
+    assert states(detector)["distance"]["mean"] == [-1]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{path} is damaged, or no detector file")
+    assert read_detector(path) is not None
+
+
+def test_no_file_is_nothing_to_speak_of(make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        make(both(), known=tmp_path / "detector.pt")
+    assert not caplog.messages
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_user(make: Callable, tmp_path: Path) -> None:
+    (tmp_path / "detector.pt").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*detector\.pt"):
+        save_detector(tmp_path / "detector.pt", make(both()), IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.pt"]
+
+
+def test_names_of_user_scores_may_be_anything(make: Callable, tmp_path: Path) -> None:
+    names: Sequence[str] = ("My Score", "ü.1")
+    path = tmp_path / "detector.pt"
+    save_detector(path, make({name: Distance() for name in names}), IDENTITY)
+    assert make({name: Distance() for name in names}, never, never, known=path).names == list(names)

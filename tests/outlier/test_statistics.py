@@ -1,7 +1,24 @@
+import time
+import warnings
+
 import numpy as np
 import pytest
 
-from advvae.outlier.statistics import detection_metrics, false_positive_rate
+from advvae.outlier.statistics import (
+    METRICS,
+    UNDEFINED,
+    Comparison,
+    Evaluation,
+    auroc_by_label,
+    below_chance,
+    best_baseline_words,
+    compare,
+    detection_metrics,
+    evaluate_scores,
+    false_positive_rate,
+    mean_evaluation,
+    roc_band,
+)
 
 
 def test_metrics_by_hand() -> None:
@@ -13,6 +30,9 @@ def test_metrics_by_hand() -> None:
             "aupr_in": (1 / 1 + 2 / 3) / 2,  # precision at 0, then at 2
             "fpr95_out": 1 / 2,  # both outliers are caught at 1: inlier 2 is flagged
             "fpr95_in": 1 / 2,  # both inliers are accepted up to 2: outlier 1 is accepted
+            "fpr80_out": 1 / 2,
+            "sensitivity90": 1 / 2,  # no inlier may be flagged: outlier 3 alone is above 2
+            "sensitivity95": 1 / 2,
         }
     )
 
@@ -40,14 +60,28 @@ def test_ties_at_the_threshold_count_as_flagged_and_as_half_a_win() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_fpr95_agrees_with_the_roc_curve(seed: int) -> None:
+def test_metrics_at_a_threshold_agree_with_the_roc_curve(seed: int) -> None:
     from sklearn.metrics import roc_curve
 
     random = np.random.default_rng(seed)
     inliers, outliers = random.integers(0, 30, 83), random.integers(5, 35, 47)  # many ties
     truth = np.repeat([0, 1], [83, 47])
     flagged, caught, _ = roc_curve(truth, np.concatenate([inliers, outliers]), drop_intermediate=False)
-    assert false_positive_rate(outliers, inliers) == flagged[np.argmax(caught >= 0.95)]
+    metrics = detection_metrics(inliers, outliers)
+    assert metrics["fpr95_out"] == flagged[np.argmax(caught >= 0.95)]
+    assert metrics["fpr80_out"] == flagged[np.argmax(caught >= 0.80)]
+    assert metrics["sensitivity90"] == pytest.approx(caught[flagged <= 0.10].max())
+    assert metrics["sensitivity95"] == pytest.approx(caught[flagged <= 0.05].max())
+
+
+def test_specificity_by_hand() -> None:
+    """Of 20 inliers, two may be flagged at a specificity of 90 %, one at 95 %; what ties with the third is not."""
+    inliers, outliers = np.arange(20.0), np.array([5, 17, 17.5, 18.5, 19.5])
+    metrics = detection_metrics(inliers, outliers)
+    assert metrics["sensitivity90"] == pytest.approx(3 / 5)  # those above 17
+    assert metrics["sensitivity95"] == pytest.approx(2 / 5)  # those above 18
+    assert metrics["fpr80_out"] == 3 / 20  # four of five outliers are caught at 17: inliers 17, 18, 19
+    assert metrics["fpr95_out"] == 15 / 20
 
 
 def test_a_set_against_itself_is_chance() -> None:
@@ -71,3 +105,251 @@ def test_no_score_is_squashed(offset: float, scale: float) -> None:
     inliers, outliers = np.array([0.0, 2.0]), np.array([1.0, 3.0])
     metrics = detection_metrics(offset + scale * inliers, offset + scale * outliers)
     assert metrics == detection_metrics(inliers, outliers)
+
+
+def tied(seed: int, n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 12, n_in) / 4, random.integers(3, 15, n_out) / 4
+
+
+def counts(n_groups: int, seed: int, side: int, draw: int) -> np.ndarray:
+    """The rule of the draws, written down once more."""
+    taken = np.random.default_rng([seed, side, draw]).integers(n_groups, size=n_groups)
+    return np.array([(taken == group).sum() for group in range(n_groups)])
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(37, 23), (2, 2), (5, 200), (203, 90)])
+def test_each_draw_is_the_metrics_of_the_resampled_images(n_in: int, n_out: int) -> None:
+    inliers, outliers = tied(0, n_in, n_out)
+    draws = evaluate_scores({"s": inliers}, {"s": outliers}, seed=7, draws=20).draws["s"]
+    for draw in range(20):
+        resampled = np.repeat(inliers, counts(n_in, 7, 0, draw)), np.repeat(outliers, counts(n_out, 7, 1, draw))
+        assert dict(zip(METRICS, draws[:, draw], strict=True)) == pytest.approx(
+            detection_metrics(*resampled), rel=1e-12, abs=1e-12
+        )
+
+
+def test_draws_do_not_depend_on_how_they_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    inliers, outliers = tied(0, 37, 23)
+    at_once = evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"]
+    monkeypatch.setattr("advvae.outlier.bootstrap.BLOCK", 3 * 37)
+    assert (evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"] == at_once).all()
+
+
+def test_draws_take_whole_groups() -> None:
+    """Patients of one, two and three images."""
+    inliers, outliers = tied(1, 6, 4)
+    patients, others = np.array(["b", "a", "c", "a", "c", "c"]), np.array([30, 10, 10, 20])
+    found = evaluate_scores({"s": inliers}, {"s": outliers}, in_groups=patients, out_groups=others, draws=50)
+    assert (found.n_in, found.n_out, found.n_in_groups, found.n_out_groups) == (6, 4, 3, 3)
+    for draw in range(50):
+        in_counts = counts(3, 0, 0, draw)[[1, 0, 2, 0, 2, 2]]
+        out_counts = counts(3, 0, 1, draw)[[2, 0, 0, 1]]
+        expected = detection_metrics(np.repeat(inliers, in_counts), np.repeat(outliers, out_counts))
+        assert dict(zip(METRICS, found.draws["s"][:, draw], strict=True)) == pytest.approx(expected)
+    assert found.metrics["s"]["auroc"] == detection_metrics(inliers, outliers)["auroc"]
+
+
+def test_images_of_one_patient_are_no_independent_evidence() -> None:
+    """Ten copies of each image, known as such, give the interval of the images without copies."""
+    inliers, outliers = tied(2, 40, 40)
+    plain = evaluate_scores({"s": inliers}, {"s": outliers})
+    patients = np.repeat(np.arange(40), 10)
+    copied = {"s": np.repeat(inliers, 10)}, {"s": np.repeat(outliers, 10)}
+    grouped = evaluate_scores(*copied, in_groups=patients, out_groups=patients)
+    assert grouped.metrics["s"]["auroc_low"] == pytest.approx(plain.metrics["s"]["auroc_low"], abs=1e-12)
+    assert width(evaluate_scores(*copied)) < width(grouped) / 2
+
+
+def width(evaluation: Evaluation) -> float:
+    values = evaluation.metrics["s"]
+    return float(values["auroc_high"]) - float(values["auroc_low"])
+
+
+def test_intervals_are_the_percentiles_of_the_draws() -> None:
+    inliers, outliers = tied(3, 60, 50)
+    found = evaluate_scores({"s": inliers}, {"s": outliers})
+    assert found.auroc_draws["s"].shape == (1000,)
+    for metric, sampled in zip(METRICS, found.draws["s"], strict=True):
+        values = [found.metrics["s"][name] for name in (f"{metric}_low", metric, f"{metric}_high")]
+        assert values == sorted(values, key=float)
+        assert [values[0], values[2]] == pytest.approx(np.percentile(sampled, [2.5, 97.5]))
+
+
+def test_the_interval_has_the_width_that_theory_gives() -> None:
+    """Var(AUROC) of normal scores one apart, by Hanley & McNeil 1982: Q1 - A², Q2 - A² over n, and a binomial term."""
+    random = np.random.default_rng(0)
+    n = 400
+    inliers, outliers = random.normal(size=n), random.normal(1, size=n)
+    a = detection_metrics(inliers, outliers)["auroc"]
+    q1, q2 = a / (2 - a), 2 * a**2 / (1 + a)
+    deviation = np.sqrt((a * (1 - a) + (n - 1) * (q1 + q2 - 2 * a**2)) / n**2)
+    assert width(evaluate_scores({"s": inliers}, {"s": outliers})) == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+def test_draws_are_paired_over_scores_and_over_outlier_sets() -> None:
+    """The score and its negative, and the same scores in two sets of which one is out of reach."""
+    inliers, outliers = tied(4, 30, 30)
+    found = evaluate_scores({"s": inliers, "t": -inliers}, {"s": outliers, "t": -outliers})
+    assert found.auroc_draws["s"] + found.auroc_draws["t"] == pytest.approx(1)
+    one_out = np.array([1.5, 1.5])  # two equal outliers: the AUROC hangs on the drawn inliers alone
+    sets = [evaluate_scores({"s": inliers}, {"s": np.repeat(one_out, size)}) for size in (1, 30)]
+    assert sets[0].auroc_draws["s"] == pytest.approx(sets[1].auroc_draws["s"])
+    other_seed = evaluate_scores({"s": inliers}, {"s": one_out}, seed=1)
+    assert not np.allclose(sets[0].auroc_draws["s"], other_seed.auroc_draws["s"])
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 5), (5, 1), (1, 1)])
+def test_a_set_of_one_image_is_undefined(n_in: int, n_out: int) -> None:
+    found = evaluate_scores({"s": np.arange(n_in)}, {"s": np.arange(n_out)})
+    assert (found.n_in, found.n_out) == (n_in, n_out)
+    assert set(found.metrics["s"].values()) == {UNDEFINED}
+    assert len(found.metrics["s"]) == 3 * len(METRICS)
+    assert below_chance(found) == []
+
+
+def test_one_group_has_metrics_but_no_intervals() -> None:
+    found = evaluate_scores({"s": np.array([0, 2])}, {"s": np.array([1, 3])}, in_groups=np.array([7, 7]))
+    assert found.metrics["s"]["auroc"] == 0.75
+    assert found.metrics["s"]["auroc_low"] == found.metrics["s"]["auroc_high"] == UNDEFINED
+
+
+def test_constant_scores_are_chance_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = evaluate_scores({"s": np.zeros(10)}, {"s": np.zeros(5)})
+    values = found.metrics["s"]
+    assert values["auroc"] == values["auroc_low"] == values["auroc_high"] == 0.5
+    assert values["sensitivity90"] == 0
+    assert values["fpr95_out"] == 1
+
+
+def test_ten_thousand_images_take_no_time() -> None:
+    """0.4 s on one core; ten times that is allowed for a busy machine."""
+    random = np.random.default_rng(0)
+    inliers, outliers = random.normal(size=10_000), random.normal(1, size=10_000)
+    start = time.process_time()
+    evaluate_scores({"s": inliers}, {"s": outliers})
+    assert time.process_time() - start < 4
+
+
+def test_scores_below_chance_are_named_and_not_flipped() -> None:
+    inliers, outliers = np.arange(20.0), np.arange(20.0) - 15
+    mirrored = evaluate_scores({"good": -inliers, "bad": inliers}, {"good": -outliers, "bad": outliers})
+    assert below_chance(mirrored) == ["bad"]
+    assert float(mirrored.metrics["bad"]["auroc"]) < 0.05
+    close = evaluate_scores({"s": inliers}, {"s": inliers - 2})
+    assert close.auroc("s") == pytest.approx((18 * 17 / 2 + 18 / 2) / 400)  # pairs that are in order, or tie
+    assert 0.5 < float(close.metrics["s"]["auroc_high"]) < 0.7
+    assert below_chance(close) == []  # twenty images do not prove it
+
+
+def test_comparisons_of_every_pair() -> None:
+    inliers, outliers = tied(5, 50, 50)
+    shifted = {"s": outliers, "t": outliers + 0.5, "s_too": outliers}
+    found = evaluate_scores({"s": inliers, "t": inliers, "s_too": inliers}, shifted)
+    pairs = compare(found)
+    assert [(pair.first, pair.second) for pair in pairs] == [("s", "t"), ("s", "s_too"), ("t", "s_too")]
+    assert pairs[0].difference == pytest.approx(found.auroc("s") - found.auroc("t"))
+    draws = found.auroc_draws["s"] - found.auroc_draws["t"]
+    assert (pairs[0].low, pairs[0].high) == pytest.approx(np.percentile(draws, [2.5, 97.5]))
+    assert float(pairs[0].high) < 0  # while the intervals of the two overlap
+    assert found.metrics["s"]["auroc_high"] > found.metrics["t"]["auroc_low"]  # type: ignore[operator]
+    assert pairs[1] == Comparison("s", "s_too", 0, 0, 0)
+
+
+def test_the_mean_over_sets_and_its_interval() -> None:
+    inliers, outliers = tied(6, 40, 30)
+    near = evaluate_scores({"s": inliers}, {"s": outliers})
+    far = evaluate_scores({"s": inliers}, {"s": outliers[:20] + 1})
+    mean = mean_evaluation([near, far])
+    assert (mean.n_in, mean.n_out) == (40, 50)
+    assert mean.auroc("s") == pytest.approx((near.auroc("s") + far.auroc("s")) / 2)
+    expected = np.percentile((near.auroc_draws["s"] + far.auroc_draws["s"]) / 2, 97.5)
+    assert mean.metrics["s"]["auroc_high"] == pytest.approx(expected)
+    assert mean_evaluation([near, near]).metrics == near.metrics
+
+
+def test_an_undefined_set_does_not_enter_the_mean() -> None:
+    defined = evaluate_scores({"s": np.array([0, 2])}, {"s": np.array([1, 3])})
+    undefined = evaluate_scores({"s": np.array([0, 2])}, {"s": np.array([1])})
+    assert mean_evaluation([defined, undefined]).metrics == defined.metrics
+    assert set(mean_evaluation([undefined]).metrics["s"].values()) == {UNDEFINED}
+
+
+def test_auroc_by_label() -> None:
+    """Inliers 0, 2; the label of each outlier, one with two of them and one without."""
+    inliers, outliers = np.array([0.0, 2.0]), np.array([1.0, 3.0, 2.0, -1.0, 5.0])
+    table = auroc_by_label({"s": inliers}, {"s": outliers}, ["cat", "cat;dog", "dog", "", "owl"])
+    assert table == {
+        "cat": {"n": 2, "s": 3 / 4},  # 1 beats one of two, 3 both
+        "dog": {"n": 2, "s": (2 + 1.5) / 4},  # 2 ties with one
+        "owl": {"n": 1, "s": UNDEFINED},
+    }
+
+
+def test_auroc_by_label_is_that_of_the_subset() -> None:
+    inliers, outliers = tied(7, 50, 60)
+    labels = np.random.default_rng(0).choice(["a", "b", "c"], 60)
+    table = auroc_by_label({"s": inliers}, {"s": outliers}, labels.tolist())
+    for label, row in table.items():
+        assert row["s"] == pytest.approx(detection_metrics(inliers, outliers[labels == label])["auroc"])
+
+
+def test_the_roc_band_holds_the_curve_and_is_as_wide_as_that_of_a_share() -> None:
+    """At a share flagged of 0.5, the curve of a set against itself is 0.5 ± 1.96 √(2 · 0.5² / n)."""
+    scores = np.random.default_rng(0).normal(size=500)
+    grid = np.linspace(0, 1, 11)
+    low, high = roc_band(scores, scores, grid, seed=0, draws=1000)
+    assert (low <= grid).all()
+    assert (grid <= high).all()
+    assert low[-1] == high[-1] == 1
+    assert high[5] - low[5] == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.25 / 500), rel=0.15)
+
+
+def test_the_roc_band_of_ties_is_the_diagonal_between_them() -> None:
+    low, high = roc_band(np.zeros(10), np.zeros(5), np.array([0, 0.25, 1]), seed=0)
+    assert low.tolist() == high.tolist() == [0, 0.25, 1]
+
+
+def test_the_roc_band_starts_with_what_is_caught_for_free() -> None:
+    low, high = roc_band(np.arange(9.0), np.arange(9.0) + 100, np.array([0, 0.5]), seed=0)
+    assert low.tolist() == high.tolist() == [1, 1]
+    assert np.isnan(roc_band(np.arange(9.0), np.zeros(1), np.array([0.5]), seed=0)).all()
+
+
+def three_scores(model: float, baseline: float, worse: float = 0) -> Evaluation:
+    """Outliers that lie so far above their inliers."""
+    base = np.random.default_rng(0).normal(size=300)
+    shifts = {"loss": worse, "feature_knn": model, "contrast": worse, "pixel_knn": baseline}
+    return evaluate_scores(dict.fromkeys(shifts, base), {name: base + shift for name, shift in shifts.items()})
+
+
+def test_a_baseline_that_does_as_well_is_said_in_words() -> None:
+    words = best_baseline_words(three_scores(1, 1), ["contrast", "pixel_knn"])
+    auroc = detection_metrics(*(np.random.default_rng(0).normal(size=300) + shift for shift in (0, 1)))["auroc"]
+    assert words == (
+        "pixel_knn, a trivial baseline, does as well as the best score (feature_knn): "
+        f"AUROC {auroc:.3f} against {auroc:.3f}, difference 0.000 [0.000, 0.000]"
+    )
+    better = best_baseline_words(three_scores(1, 2), ["pixel_knn"])
+    assert better is not None
+    assert "pixel_knn, a trivial baseline, does better than the best score (feature_knn)" in better
+    assert "difference -0." in better
+
+
+def test_a_model_that_is_ahead_by_luck_does_no_better_than_the_baseline() -> None:
+    """Two noisy readings of one thing."""
+    random = np.random.default_rng(1)
+    inliers, outliers = ({name: shift + random.normal(size=50) for name in ("pixel_knn", "loss")} for shift in (0, 1))
+    lucky = evaluate_scores(inliers, outliers)
+    assert lucky.auroc("loss") > lucky.auroc("pixel_knn")
+    assert "does as well as" in str(best_baseline_words(lucky, ["pixel_knn"]))
+
+
+def test_no_words_where_the_model_is_better_or_nothing_can_be_compared() -> None:
+    assert best_baseline_words(three_scores(2, 1), ["contrast", "pixel_knn"]) is None
+    assert best_baseline_words(three_scores(1, 1), []) is None
+    assert best_baseline_words(three_scores(1, 1), list(three_scores(1, 1).metrics)) is None
+    one = evaluate_scores({"a": np.zeros(1), "b": np.zeros(1)}, {"a": np.zeros(5), "b": np.zeros(5)})
+    assert best_baseline_words(one, ["b"]) is None

@@ -1,0 +1,175 @@
+"""What each mode does: the networks and data of a job, handed to the verb that works on them."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advvae.building import build_networks
+from advvae.errors import UserError
+from advvae.jobs import Job
+
+if TYPE_CHECKING:
+    from advvae.models import AdversarialVAE
+    from advvae.outlier.detector import Detector
+
+logger = logging.getLogger(__name__)
+
+
+def train(job: Job) -> dict[str, Any]:
+    """`mode=train`: a new run, or one that goes on."""
+    from advvae.checkpoint import read_checkpoint
+    from advvae.data import infer_channels
+    from advvae.game import choose_precision
+    from advvae.outlier.scores import usable_scores
+    from advvae.trainer import Trainer
+
+    config = job.config
+    if config.dataset["channels"] is None:
+        assert config.size is not None
+        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir), config.size)
+    networks = build_networks(config)
+    if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
+        usable_scores(job.scores(), networks, config.crop)
+        job.outliers()
+    train_split, (select_split, _) = job.split("train"), job.split("val").halves()
+    if config.precision == "auto":
+        images = next(iter(train_split.batches(config.batch_size, job.device)))
+        precision = choose_precision(networks, job.objective, images, config.lr, job.device)
+        config = replace(config, precision=precision)
+        job.run.add_overrides([f"precision={precision}"])
+    job.config = config
+    job.run.write_config(config)
+    if job.checkpoint and job.checkpoint.training and job.checkpoint.training.epoch < config.n_epochs:
+        job.run.metrics.clear()  # what was measured on weights that training is about to change
+    trainer = Trainer(
+        config,
+        networks,
+        job.objective,
+        train_split,
+        select_split,
+        folder=job.folder,
+        device=job.device,
+        tracker=job.tracker,
+        resumed=job.checkpoint,
+    )
+    metrics = trainer.train()
+    job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
+    return metrics
+
+
+def test(job: Job) -> dict[str, Any]:
+    """`mode=test`: reconstruction metrics on the test split."""
+    from advvae.evaluator import evaluate
+
+    config = job.config
+    return evaluate(
+        job.trained_networks(),
+        job.objective,
+        job.split("test"),
+        batch_size=config.batch_size,
+        device=job.device,
+        folder=job.folder,
+        num_workers=config.num_workers,
+    )
+
+
+def sample(job: Job) -> dict[str, Any]:
+    """`mode=sample`: images from the prior."""
+    from advvae.sampler import sample as draw
+
+    config = job.config
+    return draw(
+        job.trained_networks(),
+        num_samples=config.num_samples,
+        seed=config.seed,
+        device=job.device,
+        folder=job.folder,
+        batch_size=config.batch_size,
+    )
+
+
+def outlier(job: Job) -> dict[str, Any]:
+    """`mode=outlier`: the test split against the outlier sets'."""
+    from advvae.outlier.bench import find_outliers
+
+    config, networks = job.config, job.trained_networks()
+    return find_outliers(
+        ready_detector(job, networks),
+        networks,
+        job.objective,
+        job.whole_split("test"),
+        job.outliers(),
+        train=job.whole_split("train"),
+        groups={"near": _expanded(config.near), "far": _expanded(config.far)},
+        alpha=config.alpha,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=job.device,
+        folder=job.folder,
+        num_workers=config.num_workers,
+        crop=config.crop,
+    )
+
+
+def screen(job: Job) -> dict[str, Any]:
+    """`mode=screen`: the images of `input`, whatever they are."""
+    from advvae.outlier.screen import screen as screen_images
+
+    config, networks = job.config, job.trained_networks()
+    assert config.input is not None
+    assert config.size is not None
+    return screen_images(
+        ready_detector(job, networks),
+        networks,
+        job.objective,
+        source_path=Path(config.input),
+        size=config.size,
+        channels=config.dataset["channels"],
+        alpha=config.alpha,
+        batch_size=config.batch_size,
+        device=job.device,
+        folder=job.folder,
+        crop=config.crop,
+    )
+
+
+def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
+    """The detector of the job's scores, fitted as far as the run's detector file does not know them yet."""
+    from advvae.outlier.detector import make_detector, save_detector
+    from advvae.outlier.scores import FUSED, usable_scores
+
+    config = job.config
+    scores, left_out = usable_scores(job.scores(), networks, config.crop)
+    for name, reason in left_out.items():
+        logger.info(f"score {name} is left out: {reason}")
+    if "loss" in scores and config.recon_weight > 0 and networks.discriminator is None:
+        logger.info("score loss goes without its adversarial term: there is no discriminator")
+    fuse = tuple(name for name in config.fuse if name in scores) if FUSED in config.scores else ()
+    identity = job.identity()
+    detector = make_detector(
+        networks,
+        job.objective,
+        scores,
+        fuse=fuse,
+        train=lambda: job.whole_split("train"),
+        validation=lambda: job.whole_split("val"),
+        seed=config.seed,
+        device=job.device,
+        num_workers=config.num_workers,
+        crop=config.crop,
+        known=job.detector_file,
+        identity=identity,
+    )
+    try:
+        save_detector(job.detector_file, detector, identity)
+    except UserError:  # a run that belongs to somebody else: it is used, and this one keeps the detector
+        save_detector(job.folder / job.detector_file.name, detector, identity)
+    return detector
+
+
+def _expanded(names: list[str]) -> list[str]:
+    """Names of outlier sets, with the several sets that a shift stands for."""
+    from advvae.data.shifts import shift_names
+
+    return [part for name in names for part in (shift_names(name) or [name])]

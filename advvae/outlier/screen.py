@@ -1,0 +1,200 @@
+"""`mode=screen`: say of a user's own images which do not belong to the training distribution."""
+
+import csv
+import heapq
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advvae.data import Split
+from advvae.errors import UserError
+from advvae.figures import image_grid
+from advvae.files import replacing
+from advvae.losses import Objective
+from advvae.models import AdversarialVAE
+from advvae.models.evaluation import Device, evaluation
+from advvae.outlier.detector import Detector
+from advvae.outlier.pictures import error_maps, screen_histogram
+from advvae.outlier.screen_input import Place, ScreenInput, Unreadable
+from advvae.progress import watched
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 32  # most outlying images that are drawn
+TOLD = 5  # unreadable images that the log names
+
+
+def screen(
+    detector: Detector,
+    networks: AdversarialVAE,
+    objective: Objective,
+    *,
+    source_path: Path,
+    size: int,
+    channels: int,
+    alpha: float,
+    batch_size: int,
+    device: Device,
+    folder: Path,
+    crop: int | None = None,
+) -> dict[str, Any]:
+    """Score all images of a folder or an array; write `screen.csv`, `most_outlying.png` and `histogram.png`.
+
+    Images that cannot be read are listed in `unreadable.csv`; the others are scored. Pictures rank them by the
+    detector's headline score.
+
+    Args:
+        source_path: a folder of images (any tree), an image, or an .npy or .npz file (all of its splits).
+        size, channels: what images are brought to: those of the training images.
+        alpha: share of normal images that may be flagged.
+        crop: side of the crops that the networks were trained on; None = whole images.
+
+    Returns:
+        `n` scored, `n_unreadable`, `n_calibrate` normal images that the thresholds follow from, `alpha`, and
+        `thresholds.<score>`, `flagged.<score>` (images above it), both None where n_calibrate is too small.
+
+    Raises:
+        UserError: there is no such input, or no image in it that can be read.
+    """
+    images = ScreenInput(source_path, size, channels)
+    thresholds = {name: detector.threshold(name, alpha) for name in detector.names}
+    by = detector.headline
+    calibration = detector.calibration[by]
+    if thresholds[by] is None:
+        needed = math.ceil(1 / alpha) - 1
+        told = "no image is flagged: alpha=%s needs %d images to calibrate with, and there are %d"
+        logger.warning(told, alpha, needed, len(calibration))
+    score = partial(detector.score, networks, objective, batch_size=batch_size, device=device, crop=crop)
+    screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv")
+    if images.unreadable:
+        _tell_unreadable(images.unreadable, folder / "unreadable.csv")
+    reconstructing = networks if networks.has_vae and crop is None else None
+    _draw_most_outlying(screened.most_outlying, reconstructing, device, by, folder / "most_outlying.png")
+    if len(calibration):
+        screen_histogram(calibration, np.concatenate(screened.ranking), thresholds[by], by, folder / "histogram.png")
+    return {
+        "n": sum(map(len, screened.ranking)),
+        "n_unreadable": len(images.unreadable),
+        "n_calibrate": len(calibration),
+        "alpha": alpha,
+        "thresholds": thresholds,
+        "flagged": screened.flagged,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What one score says of images, each (B,).
+
+    flags: whether an image lies above the threshold; None = there is no threshold.
+    """
+
+    scores: np.ndarray
+    p_values: np.ndarray
+    flags: np.ndarray | None
+
+    def columns(self) -> list[Sequence[Any]]:
+        """As in screen.csv, where a flag is 1, 0 or empty."""
+        flags = [""] * len(self.scores) if self.flags is None else self.flags.astype(int).tolist()
+        return [self.scores.tolist(), self.p_values.tolist(), flags]
+
+
+@dataclass(frozen=True, eq=False)
+class Outlying:
+    """An image (C, H, W) in [-1, 1] that may be drawn, its score, and what is written beside it."""
+
+    score: float
+    image: Tensor
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """What is kept of all images.
+
+    flagged: by score, how many lie above its threshold; None = there is no threshold.
+    ranking: what the images of each chunk score, by the headline score.
+    most_outlying: the SHOWN first by this score, in order.
+    """
+
+    flagged: dict[str, int | None]
+    ranking: list[np.ndarray]
+    most_outlying: list[Outlying]
+
+
+def _screen_all(
+    images: ScreenInput,
+    detector: Detector,
+    score: Callable[[Split], dict[str, np.ndarray]],
+    thresholds: Mapping[str, float | None],
+    path: Path,
+) -> Screened:
+    """Score and judge chunk by chunk, and write each image's row of screen.csv to `path`."""
+    flagged: Counter[str] = Counter()
+    ranking: list[np.ndarray] = []
+    most_outlying: list[Outlying] = []
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "index", *(name + end for name in thresholds for end in ("", "_p", "_flag"))])
+        for places, chunk in watched(images.chunks(), f"screening {images.path.name}", images.n_chunks):
+            scores = score(chunk)
+            judged = {name: _judge(detector, name, scores[name], thresholds[name]) for name in thresholds}
+            columns = [column for verdict in judged.values() for column in verdict.columns()]
+            writer.writerows([p.path, p.index, *numbers] for p, *numbers in zip(places, *columns, strict=True))
+            flagged.update({name: int(j.flags.sum()) for name, j in judged.items() if j.flags is not None})
+            ranking.append(scores[detector.headline])
+            most_outlying += _most_outlying(places, chunk, judged[detector.headline])
+            most_outlying = heapq.nlargest(SHOWN, most_outlying, key=lambda image: image.score)
+        if not ranking:
+            first = images.unreadable[0]
+            raise UserError(f"input={images.path}: none of its images can be read; {first.place}: {first.reason}")
+    counts = {name: None if value is None else flagged[name] for name, value in thresholds.items()}
+    return Screened(counts, ranking, most_outlying)
+
+
+def _judge(detector: Detector, name: str, scores: np.ndarray, threshold: float | None) -> Judged:
+    return Judged(scores, detector.p_values(name, scores), None if threshold is None else scores > threshold)
+
+
+def _most_outlying(places: Sequence[Place], images: Split, judged: Judged) -> list[Outlying]:
+    """The SHOWN most outlying of a chunk, the first come first where they tie."""
+    first = np.argsort(-judged.scores, kind="stable")[:SHOWN]
+    pixels = torch.cat(list(images.subset(torch.from_numpy(first)).batches(SHOWN)))
+    return [
+        Outlying(judged.scores[i], image, f"{places[i]}\n{judged.scores[i]:.4g}, p = {judged.p_values[i]:.2g}")
+        for i, image in zip(first, pixels, strict=True)
+    ]
+
+
+def _draw_most_outlying(
+    shown: Sequence[Outlying], networks: AdversarialVAE | None, device: Device, by: str, path: Path
+) -> None:
+    """Draw error maps, or the images alone where there are no `networks` that reconstruct them."""
+    images = torch.stack([image.image for image in shown])
+    if networks is None:
+        image_grid(images, path)
+        return
+    with evaluation(networks, device):
+        reconstructions = networks.reconstruct(images.to(device)).cpu()
+    title = f"Most outlying by {by}"
+    error_maps(images, reconstructions, [image.caption for image in shown], path, title)
+
+
+def _tell_unreadable(unreadable: Sequence[Unreadable], path: Path) -> None:
+    """List them in a file, and the first of them in the log."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "index", "reason"])
+        writer.writerows([image.place.path, image.place.index, image.reason] for image in unreadable)
+    for image in unreadable[:TOLD]:
+        logger.warning(f"{image.place.path} [{image.place.index}] cannot be read: {image.reason}")
+    logger.warning(f"images that cannot be read: {len(unreadable)}, listed in {path}; the others are scored")
