@@ -23,6 +23,7 @@ SCORES = {  # name -> the function, or the FittedScore class
     "loss": "advvae.outlier.vae_scores.loss",
     "recon_mse": "advvae.outlier.vae_scores.recon_mse",
     "recon_l1": "advvae.outlier.vae_scores.recon_l1",
+    "recon_nmse": "advvae.outlier.vae_scores.recon_nmse",
     "recon_ssim": "advvae.outlier.vae_scores.recon_ssim",
     "kld": "advvae.outlier.vae_scores.kld",
     "elbo": "advvae.outlier.vae_scores.Elbo",

@@ -32,6 +32,16 @@ def recon_l1(evidence: Evidence) -> Tensor:
 
 
 @needs(VAE)
+def recon_nmse(evidence: Evidence) -> Tensor:
+    """‖x - x̂‖² / ‖x - mean(x)‖², the share of the image's own variance that x̂ = decoder(μ) leaves unexplained, 1 - R².
+
+    The plain error is small wherever there is little to reconstruct, whether that little is known or not.
+    """
+    variance = evidence.images.flatten(1).var(1, correction=0)
+    return evidence.squared_error / variance.clamp(min=BIN**2 / 12)  # of a constant image: what rounding alone leaves
+
+
+@needs(VAE)
 def recon_ssim(evidence: Evidence) -> Tensor:
     """1 - SSIM(x, x̂), with x̂ = decoder(μ) (Wang et al. 2004; for anomalies Bergmann et al. 2019)."""
     return ssim_loss(evidence.images, evidence.reconstruction)

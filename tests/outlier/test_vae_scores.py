@@ -37,6 +37,16 @@ def test_reconstruction_errors_by_hand(evidence: Evidence) -> None:
     assert vae_scores.recon_l1(evidence).tolist() == [0.5, 0.25]
 
 
+def test_nmse_by_hand() -> None:
+    """Half the values are 1, half 0: x̂ is ¼ everywhere, so the error is (9/16 + 1/16) / 2 and the variance ¼."""
+    half = constant_images(1.0, 1.0).clone()
+    half[0, :, : SIDE // 2] = 0
+    darker = torch.cat([half[:1], half[:1] * 0.5])  # as well reconstructed, at half the contrast
+    assert vae_scores.recon_nmse(toy_evidence(darker)).tolist() == pytest.approx([5 / 4, 5 / 4])
+    constant = vae_scores.recon_nmse(toy_evidence(half[1:]))
+    assert constant.item() == pytest.approx(0.25 / (BIN**2 / 12))
+
+
 def test_ssim_by_hand(evidence: Evidence) -> None:
     """Constant images a and b in [0, 1] have no variance: SSIM = (2ab + 0.01²) / (a² + b² + 0.01²)."""
     expected = [1 - (2 * a * b + 1e-4) / (a**2 + b**2 + 1e-4) for a, b in ((1, 0.75), (0.75, 0.625))]
