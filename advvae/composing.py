@@ -94,6 +94,8 @@ def _tell_of_sweep() -> None:
 
     folder = SweepCallback.folder
     if folder and (folder / "summary.csv").is_file():
+        if (folder / "summary.md").is_file():
+            print((folder / "summary.md").read_text(encoding="utf-8"))
         print(f"summary of the sweep: {folder / 'summary.csv'}")
     elif folder and folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:
         runs.remove_folder(folder, folder.parent.parent)
@@ -225,6 +227,8 @@ def _run_dir(*, _root_: DictConfig) -> str:
             resumed = resumed_folder(config)
             if resumed:
                 return str(resumed)
+        elif config.mode == "matrix":
+            dataset = "-".join(config.datasets)
         else:
             dataset = settle(config, _typed_keys(_root_.hydra)).config.dataset["name"]
     except UserError:

@@ -23,6 +23,9 @@ from advvae.runs import flat, read_metrics
 TAKEN = ("checkpoint", "discriminator_checkpoint", "precision")
 
 
+IN_A_ROW = 4  # heat maps of summary.png
+
+
 class Row(TypedDict):
     """One job. `status`: finished, failed, interrupted, running, or unknown where it left no readable metrics.json."""
 
@@ -192,7 +195,7 @@ def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:
 
 
 def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
-    """A heat map per metric, side by side; none while a cell of the grid has no job yet."""
+    """A heat map per metric, four in a row; none while a cell of the grid has no job yet."""
     placed = {(row["overrides"].get(down), row["overrides"].get(across)): row for row in rows}
     labels = [_axis(rows, key) for key in (down, across)]
     names = dict.fromkeys(name for row in rows for name in row["metrics"] if _is_drawn(name))
@@ -212,9 +215,10 @@ def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
             panel = Path(scratch) / "panel.png"
             heat_map(np.array(cells), labels[0], labels[1], down, across, name, panel)
             panels.append(Image.open(panel).convert("RGB"))
-    sheet = Image.new("RGB", (sum(panel.width for panel in panels), max(panel.height for panel in panels)), "white")
+    width, height = (max(getattr(panel, side) for panel in panels) for side in ("width", "height"))
+    sheet = Image.new("RGB", (width * min(IN_A_ROW, len(panels)), height * -(-len(panels) // IN_A_ROW)), "white")
     for number, image in enumerate(panels):
-        sheet.paste(image, (sum(panel.width for panel in panels[:number]), 0))
+        sheet.paste(image, (width * (number % IN_A_ROW), height * (number // IN_A_ROW)))
     with replacing(path) as temporary:
         sheet.save(temporary, format="png")
 

@@ -222,8 +222,9 @@ def _draw_extremes(
         return
     with evaluation(networks, device):
         reconstructions = networks.reconstruct(images)
+    values = [f"{value:.4g}" for value in scores[by][order]]
     captions = [
-        f"{label} {value:.4g}".strip() for label, value in zip(chosen.label_names(), scores[by][order], strict=True)
+        f"{label}: {value}" if label else value for label, value in zip(chosen.label_names(), values, strict=True)
     ]
     pictures.error_maps(images, reconstructions, captions, path, f"{title}, by {by}")
 

@@ -1,0 +1,193 @@
+"""Outlier detection as it is typed: several sets, shifts, screening, matrices, loops over classes, crops, detectors."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from advvae.checkpoint import read_checkpoint
+from tests.command import FEW, TINY, Command
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_several_sets_are_scored_in_one_run(advvae: Command) -> None:
+    advvae.train()
+    sets = ("out_datasets=[photos]", "near=[hflip,noise]", "far=[shuffle]")
+    result = advvae("mode=outlier", "dataset=digits", *sets, *FEW)
+    assert result.status == 0, result.errors
+    found = metrics(result.folder)
+    assert list(found["sets"]) == ["photos", "hflip", *(f"noise_{n}" for n in range(1, 6)), "shuffle"]
+    aurocs = {name: measured["scores"]["loss"]["auroc"] for name, measured in found["sets"].items()}
+    assert found["scores"]["loss"]["auroc"] == pytest.approx(np.mean(list(aurocs.values())))
+    assert found["near"]["loss"]["auroc"] == pytest.approx(np.mean(list(aurocs.values())[1:7]))
+    assert found["far"]["loss"]["auroc"] == aurocs["shuffle"]
+    rows = table(result.folder / "scores.csv")
+    assert len(rows) == 359 + 704 + 7 * 359
+    assert (result.folder / "auroc_map.png").is_file()
+
+
+def test_a_detector_is_fitted_once_and_kept_with_the_run(advvae: Command) -> None:
+    run = advvae.train().folder
+    first = advvae("mode=outlier", "dataset=digits", "out_dataset=photos", "scores=[latent_gmm,pixel_knn,fused]")
+    assert "fitted on 1,294 images of digits train" in first.output
+    assert (run / "detector.pt").is_file()
+    assert torch.load(run / "detector.pt", weights_only=True)
+    again = advvae("mode=outlier", "dataset=digits", "out_dataset=photos", "scores=[latent_gmm,pixel_knn,fused]")
+    assert "fitted on" not in again.output
+    assert metrics(again.folder)["scores"] == metrics(first.folder)["scores"]
+    last = advvae("mode=outlier", f"checkpoint={run}/checkpoints/last.pt", "out_dataset=photos", "scores=[latent_gmm]")
+    assert "fitted on" in last.output  # other weights
+    assert (run / "detector-last.pt").is_file()
+
+
+def test_screening_needs_no_training_images(advvae: Command) -> None:
+    run = advvae.train("then=[outlier]", "out_dataset=photos", "scores=[loss,latent_gmm,discriminator,fused]").folder
+    inbox = advvae.cwd / "inbox"
+    (inbox / "below").mkdir(parents=True)
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)
+        Image.fromarray(pixels).save(inbox / "below" / f"{number}.png")
+    (inbox / "broken.png").write_bytes(b"no image")
+    advvae.data_dir = advvae.cwd / "nothing here"
+    typed = ("mode=screen", f"checkpoint={run}", f"input={inbox}", "scores=[loss,latent_gmm,discriminator,fused]")
+    result = advvae(*typed, "alpha=0.1")
+    assert result.status == 0, result.errors
+    rows = table(result.folder / "screen.csv")
+    assert [Path(row["path"]).name for row in rows] == [f"{number}.png" for number in range(5)]
+    assert {"loss", "loss_p", "loss_flag", "fused", "fused_p", "fused_flag", "pixel_knn"} < set(rows[0])
+    assert [Path(row["path"]).name for row in table(result.folder / "unreadable.csv")] == ["broken.png"]
+    assert (metrics(result.folder)["n"], metrics(result.folder)["n_unreadable"]) == (5, 1)
+    assert (result.folder / "most_outlying.png").is_file()
+    assert not advvae.data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["mode=screen"], "input="),
+        (["mode=matrix"], "datasets=[mnist,fashionmnist]"),
+        (["mode=outlier", "out_datasets=[nonsense]"], "no set 'nonsense'"),
+        (["mode=matrix", "datasets=[digits,nonsense]"], "no set 'nonsense'"),
+        (["mode=outlier", "fuse=[losss]"], "fuse: unknown score 'losss'"),
+        (["mode=outlier", "fuse=[fused]"], "not itself"),
+        (["mode=outlier", "alpha=1.5"], "alpha must lie between 0 and 1, got 1.5"),
+        (["mode=train", "negatives=[rotated]"], "negatives takes jigsaw"),
+        (["mode=train", "crop=4"], "crop must be 8 px or more, got 4"),
+        (["mode=train", "dataset=digits", "crop=64"], "crop=64 does not fit into images of size=32"),
+        (["mode=train", "dataset=digits", "model.norm=layer"], "model.norm must be one of batch, group, none"),
+        (
+            ["mode=train", "train_discriminator=false", "gen_weight=0", "recon_weight=0", "negatives=[flip]"],
+            "negatives",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(advvae: Command, arguments: list[str], expected: str) -> None:
+    result = advvae(*arguments, "tracker=none")
+    assert result.status == 1
+    assert expected in result.message
+    assert len(result.message.splitlines()) == 1
+    assert advvae.runs() == []
+
+
+def test_an_input_that_is_not_there(advvae: Command) -> None:
+    run = advvae.train().folder
+    result = advvae("mode=screen", f"checkpoint={run}", "input=nowhere", *FEW)
+    assert result.status == 1
+    assert "nowhere" in result.message
+    assert advvae.runs() == [run]
+
+
+def test_a_matrix_trains_what_it_does_not_find(advvae: Command) -> None:
+    digits = advvae.train().folder
+    typed = ("mode=matrix", "datasets=[digits,photos]", *TINY, *FEW)
+    first = advvae(*typed)
+    assert first.status == 0, first.errors
+    folder = first.folder.parent  # the last run is one of its own
+    rows = table(folder / "matrix.csv")
+    pairs = {(row["dataset"], row["out_dataset"], row["score"]) for row in rows}
+    assert pairs == {
+        (a, b, s) for a, b in (("digits", "photos"), ("photos", "digits")) for s in ("loss", "discriminator")
+    }
+    assert Image.open(folder / "matrix.png").width > 300
+    config = yaml.safe_load((folder / "digits" / "config.yaml").read_text())
+    assert config["checkpoint"] == str(digits / "checkpoints" / "best.pt")
+    (photos,) = (advvae.cwd / "outputs" / "train" / "photos").iterdir()
+    assert read_checkpoint(photos / "checkpoints" / "best.pt").config["dataset"]["channels"] == 3
+    again = advvae(*typed)
+    assert len(list((advvae.cwd / "outputs" / "train" / "photos").iterdir())) == 1
+    assert metrics(again.folder.parent)["auroc"] == metrics(folder)["auroc"]
+
+
+@pytest.mark.parametrize(("experiment", "n_in"), [("one_class", 36), ("hold_out", 323)])
+def test_a_loop_over_classes_ends_in_a_table(advvae: Command, experiment: str, n_in: int) -> None:
+    key = {"one_class": "keep_classes", "hold_out": "drop_classes"}[experiment]
+    loop = (f"experiment={experiment}", "dataset=digits", f"dataset.{key}=[3],[5]")
+    result = advvae(*loop, *TINY, "scores=[recon_mse]", "baselines=false")
+    assert result.status == 0, result.errors
+    (sweep,) = (advvae.cwd / "outputs" / "sweeps").iterdir()
+    jobs = [metrics(sweep / name) for name in "01"]
+    for job in jobs:
+        assert job["n_in"] + job["n_out"] >= 359  # every test image is on one side
+        assert job["n_in"] == pytest.approx(n_in, abs=6)
+    mean = np.mean([job["scores"]["recon_mse"]["auroc"] for job in jobs])
+    assert f"{mean:.3f}" in result.output
+    assert "mean" in (sweep / "summary.md").read_text()
+
+
+def test_networks_of_crops_are_scored_by_patches(advvae: Command) -> None:
+    run = advvae.train("size=24", "crop=12").folder
+    result = advvae("mode=outlier", f"checkpoint={run}", "out_dataset=photos", "scores=[loss,patch_discriminator]")
+    assert result.status == 0, result.errors
+    assert next(iter(metrics(result.folder)["scores"])) == "patch_discriminator"
+    assert "score loss is left out: looks at whole images" in result.output
+    for mode in ("test", "sample"):
+        assert advvae(f"mode={mode}", f"checkpoint={run}").status == 0
+    assert Image.open(advvae.runs()[-1] / "samples" / "00000.png").size == (12, 12)
+
+
+def test_the_recommended_detector_trains_and_scores(advvae: Command) -> None:
+    run = advvae.train("experiment=detector").folder
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["norm"] == "none"
+    assert config["negatives"] == ["jigsaw", "swap", "cutmix", "mixup"]
+    result = advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[hflip]", *FEW)
+    assert result.status == 0, result.errors
+    wrong = advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[hflip]", "model.norm=batch")
+    assert wrong.status == 1
+    assert "model.norm is batch here" in wrong.message
+    assert "trained with none" in wrong.message
+
+
+def test_negatives_change_the_discriminator_and_only_it_directly(advvae: Command) -> None:
+    plain, with_negatives, again = (
+        read_checkpoint(advvae.train(*extra).folder / "checkpoints" / "last.pt").parts
+        for extra in ([], ["negatives=[cutmix]"], ["negatives=[cutmix]"])
+    )
+    weight = "logit.weight"
+    assert not torch.equal(plain["discriminator"][weight], with_negatives["discriminator"][weight])
+    assert torch.equal(again["discriminator"][weight], with_negatives["discriminator"][weight])
+
+
+def test_groups_are_drawn_together_and_counted(advvae: Command) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    groups = {f"{split}_groups": np.arange(60) // 6 for split in ("train", "val", "test")}
+    arrays = {f"{split}_images": images for split in ("train", "val", "test")}
+    np.savez(advvae.cwd / "scans.npz", **arrays, **groups)
+    run = advvae("mode=train", "dataset=array", "dataset.path=scans.npz", *TINY).folder
+    result = advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[vflip]", *FEW)
+    assert result.status == 0, result.errors
+    assert "60 (10 groups)" in (result.folder / "results.md").read_text()
