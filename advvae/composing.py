@@ -19,13 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from advvae import runs
+from advvae.class_loop import class_loop
 from advvae.cli import config_dirs
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config, check
-from advvae.data.shifts import SHIFTS, shift_names
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
 from advvae.settle import Settled, resumed_folder, settle
+from advvae.shift_names import SHIFTS, shift_names
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def register(arguments: list[str]) -> None:
     for folder in (CONF, *config_dirs(arguments)):
         for path in sorted((folder / "dataset").glob("*.yaml")):
             store.store(group="out_dataset", name=path.stem, node={"defaults": [f"/dataset/{path.stem}@_here_"]})
+    OmegaConf.register_new_resolver("class_loop", class_loop, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=False, replace=True)
 
 
@@ -104,7 +106,7 @@ def _tell_of_sweep() -> None:
 
 def explain(error: Exception) -> str:
     """One line of what Hydra says in several, without its internal names, and with what was probably meant."""
-    text = str(error).split("Config search path:")[0]
+    text = str(error).split("Config search path:")[0].removeprefix("UserError raised while resolving interpolation: ")
     if unknown := re.match(r"Could not override '([^']*)'", text):
         name = unknown[1]
         if "." in name:
@@ -160,15 +162,18 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
     Raises:
         UserError: there is no such dataset.
     """
-    for group in ("out_dataset", "dataset"):
+    chosen = ("dataset",) if name in plain["datasets"] else ("out_dataset", "dataset")
+    for group in chosen:
         if plain[group]["name"] == name:
-            return dict(plain[group], keep_classes=None, drop_classes=None) if group == "dataset" else plain[group]
+            own = plain[group] if group == "out_dataset" else {"keep_classes": None, "drop_classes": None}
+            return {**plain[group], **own}
     folders = [Path(source.path, "dataset") for source in hydra_config.runtime.config_sources if source.path]
     path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if path is None:
         options = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
         raise UserError(
-            f"there is no set '{name}': choose from {', '.join(options)}, or the shifts {', '.join(SHIFTS)}"
+            f"out_datasets, near, far and datasets name sets, and there is no '{name}': take {', '.join(options)}; "
+            f"of shifts {', '.join(SHIFTS)}, shifts for all, and noise_1 to noise_5 and so on for the severities"
         )
     content = OmegaConf.load(path)
     content._set_parent(composed)  # so that its interpolations find the keys beside it

@@ -12,6 +12,7 @@ from typing import Any
 
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
+from advvae.shift_names import shift_names
 
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # an installed wheel, or a checkout
@@ -123,13 +124,19 @@ class Config:
 
     @property
     def outlier_sets(self) -> list[str]:
-        """The names in out_datasets, near and far, each once; empty = out_dataset alone."""
-        return list(dict.fromkeys([*self.out_datasets, *self.near, *self.far]))
+        """The sets that out_datasets, near and far name, each once; out_dataset where they name none."""
+        names = expanded([*self.out_datasets, *self.near, *self.far])
+        return list(dict.fromkeys(names)) or [self.out_dataset["name"]]
 
     @property
     def modes(self) -> list[str]:
         """The modes that this job runs, in order."""
         return [self.mode, *self.then]
+
+
+def expanded(names: list[str]) -> list[str]:
+    """Names of outlier sets, with the several that a shift stands for: noise = noise_1, … noise_5."""
+    return [part for name in names for part in (shift_names(name) or [name])]
 
 
 GROUPS = ("dataset", "out_dataset", "model", "loss", "mode", "tracker", "experiment")
@@ -168,7 +175,7 @@ def check_settled(config: Config) -> None:
     Raises:
         UserError: too small an image for the stages, or for the loss; a folder or file that is missing.
     """
-    scored = "outlier" in config.modes and not config.outlier_sets
+    scored = "outlier" in config.modes and config.out_dataset["name"] in config.outlier_sets
     for group in ("dataset", "out_dataset") if scored else ("dataset",):
         node = getattr(config, group)
         name = {"folder": "root", "array": "path"}.get(node["name"])
@@ -235,8 +242,10 @@ def _check_choices(config: Config) -> None:
         raise UserError(f"negatives={_shown(config.negatives)} are for the discriminator: train_discriminator is false")
     if config.mode == "screen" and not config.input:
         raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
-    if config.mode == "matrix" and len(config.datasets) < 2:
-        raise UserError("mode=matrix needs two or more sets, as in datasets=[mnist,fashionmnist]")
+    if config.mode == "matrix" and len(set(config.datasets)) < max(2, len(config.datasets)):
+        raise UserError("mode=matrix needs two or more different sets, as in datasets=[mnist,fashionmnist]")
+    if shifts := [name for name in config.datasets if shift_names(name)]:
+        raise UserError(f"datasets={_shown(config.datasets)}: {shifts[0]} is no set that a network can be trained on")
     if len(set(config.then)) < len(config.then):
         raise UserError(f"then={_shown(config.then)} names a mode twice")
     for group in ("dataset", "out_dataset"):
@@ -262,10 +271,11 @@ def _check_objective(config: Config) -> None:
             f"objective={config.objective} is not measured by {' and '.join(config.modes)}: there is "
             f"{', '.join(measured)}" + (" and scores.<name>.<metric>" if "outlier" in config.modes else "; see then=")
         )
-    if is_outlier_metric and not config.allow_outlier_selection:
+    real = [name for name in config.outlier_sets if not shift_names(name)]
+    if is_outlier_metric and real and not config.allow_outlier_selection:
         raise UserError(
-            f"objective={config.objective} is measured on real outliers: choosing by it makes the result optimistic; "
-            "allow_outlier_selection=true lets you"
+            f"objective={config.objective} is measured on real outliers ({', '.join(real)}): choosing by it makes the "
+            "result optimistic; out_datasets=[hflip,shuffle] is not, and allow_outlier_selection=true lets you"
         )
 
 

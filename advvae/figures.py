@@ -169,7 +169,7 @@ def heat_map(
     low, high = limits or (shown.min(), shown.max())
     axis.imshow(shown, cmap="cividis", aspect="auto", vmin=low, vmax=high)  # lightness rises with the value
     axis.patch.set(facecolor="white", edgecolor="0.7", hatch="xxx")  # what shows where a cell has no colour
-    _write_cells(axis, values, (low + high) / 2, missing)
+    _write_cells(axis, values, (low + high) / 2, missing, ".3f" if limits else ".4g")
     axis.set_xticks(range(columns), labels=column_labels, rotation=90 if turned else 0)
     axis.set_yticks(range(rows), labels=row_labels)
     axis.tick_params(length=0)
@@ -177,12 +177,12 @@ def heat_map(
     save_figure(figure, path)
 
 
-def _write_cells(axis: Axes, values: np.ndarray, middle: float, missing: str) -> None:
+def _write_cells(axis: Axes, values: np.ndarray, middle: float, missing: str, form: str) -> None:
     """Write each number, white up to `middle` (on a dark cell) and black above, or what is missing, into its cell."""
     for (row, column), value in np.ndenumerate(values):
         if math.isfinite(value):
             colour = "white" if value <= middle else "black"
-            axis.text(column, row, f"{value:.4g}", ha="center", va="center", color=colour)
+            axis.text(column, row, f"{value:{form}}", ha="center", va="center", color=colour)
         else:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
             axis.text(column, row, missing, ha="center", va="center", style="italic", bbox=box)

@@ -14,6 +14,7 @@ from advvae.config import Config
 from advvae.errors import UserError
 from advvae.runs import Run, flat
 from advvae.settle import Settled
+from advvae.shift_names import shift_names
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ class Job:
             folder=self.folder,
             config=vars(config),
             run_name=f"{config.mode}-{config.dataset['name']}-{self.folder.name}",
-            images_allowed=not getattr(self.source, "private", False),
+            images_allowed=config.mode != "screen" and not getattr(self.source, "private", False),
             run_id=training.tracker_run_id if training and config.mode == "train" else None,
         )
         return self.resources.enter_context(tracker)
@@ -86,18 +87,15 @@ class Job:
 
     def outliers(self) -> "list[Split]":
         """The outlier sets' test splits, brought to the networks' size and channels."""
-        from advvae.data.shifts import shift_names, shifted
+        from advvae.data.shifts import shifted
 
-        config, splits = self.config, []
-        if not config.outlier_sets:
-            return [self._loaded(config.out_dataset, "test")]
-        for name in config.outlier_sets:
-            shifts = shift_names(name)
-            if shifts:
-                splits += [shifted(self.whole_split("test"), shift, config.seed) for shift in shifts]
-            else:
-                splits.append(self._loaded(config.nodes[name], "test"))
-        return splits
+        config = self.config
+        return [
+            shifted(self.whole_split("test"), name, config.seed)
+            if shift_names(name)
+            else self._loaded(config.nodes.get(name, config.out_dataset), "test")
+            for name in config.outlier_sets
+        ]
 
     def scores(self) -> "dict[str, Score]":
         """The outlier scores that the config names, those that `fused` needs, and the baselines."""
@@ -118,10 +116,17 @@ class Job:
         run = folder.parent if folder.name == "checkpoints" else folder
         return run / ("detector.pt" if loaded.path.name == "best.pt" else f"detector-{loaded.path.stem}.pt")
 
+    @property
+    def fit_seed(self) -> int:
+        """What scores are fitted with: the loaded run's seed, so that its detector stays the same for every command."""
+        loaded = self.checkpoint or self.discriminator
+        return loaded.config.get("seed", self.config.seed) if loaded else self.config.seed
+
     def identity(self) -> dict[str, str]:
         """All that a fitted score depends on, beside its own settings."""
         config = self.config
-        values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss", "seed")}
+        values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss")}
+        values["seed"] = self.fit_seed
         weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight")}
         return checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
 
@@ -246,11 +251,14 @@ def _score_table(metrics: dict[str, Any]) -> "Table":
 
     sets = list(metrics["sets"])
     against = sets[0] if len(sets) == 1 else f"the mean over {len(sets)} sets"
-    table = Table(title=f"inliers against {against}", title_justify="left")
-    for heading in ("score", "AUROC [95 %]", "AUPR-out", "FPR95-out", "false alarms"):
+    title = f"inliers against {against} (AUPR, FPR95: outliers as positives; alarms: inliers flagged)"
+    table = Table(title=title, title_justify="left")
+    averaged = [name for name in ("near", "far") if name in metrics]
+    for heading in ("score", "AUROC [95 %]", *averaged, "AUPR", "FPR95", "alarms"):
         table.add_column(heading, no_wrap=True)
     for name, values in metrics["scores"].items():
         rate = values["false_alarm_rate"]
-        cells = [cell(values, "auroc"), *(cell(values, metric).split()[0] for metric in ("aupr_out", "fpr95_out"))]
+        cells = [cell(values, "auroc"), *(cell(metrics[group][name], "auroc").split()[0] for group in averaged)]
+        cells += [cell(values, metric).split()[0] for metric in ("aupr_out", "fpr95_out")]
         table.add_row(name, *cells, "none set" if rate is None else f"{rate:.3f}")
     return table

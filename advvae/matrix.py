@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from advvae import modes, runs
 from advvae.config import Config
 from advvae.files import replacing
@@ -24,13 +22,15 @@ def matrix(job: Job) -> dict[str, Any]:
     """Find the newest finished run on each set of `datasets`, or train one; score each against all others.
 
     Each pair's scores stand in a folder `<set>/` of the run, all AUROCs in `matrix.csv`, and in heat maps: `matrix.png`
-    of the last score, such as `fused`, and `matrix/<score>.png` of every one.
+    of the score that runs are ranked by, such as `fused`, and `matrix/<score>.png` of every one.
 
     Returns:
-        `score`, the last one; `auroc.<inliers>.<outliers>` of it.
+        `ranked_by`, and `auroc.<inliers>.<outliers>` of that score.
     """
     config = job.config
-    measured = {name: _against_others(job, name, _trained_run(job, name)) for name in config.datasets}
+    results = {name: _against_others(job, name, _trained_run(job, name)) for name in config.datasets}
+    measured = {name: result["sets"] for name, result in results.items()}
+    ranked_by = next(iter(results.values()))["ranked_by"]
     rows = [
         {"dataset": dataset, "out_dataset": other, "score": score, "n_in": found["n_in"], "n_out": found["n_out"]}
         | {name: metrics[name] for name in COLUMNS[5:]}
@@ -42,29 +42,36 @@ def matrix(job: Job) -> dict[str, Any]:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         table.writerows(rows)
-    scores = list(dict.fromkeys(row["score"] for row in rows))
-    for score in scores:
+    for score in dict.fromkeys(row["score"] for row in rows):
         _draw(config.datasets, rows, score, job.folder / "matrix" / f"{score}.png")
-    _draw(config.datasets, rows, scores[-1], job.folder / "matrix.png")
-    last = [row for row in rows if row["score"] == scores[-1]]
-    auroc = {name: {row["out_dataset"]: row["auroc"] for row in last if row["dataset"] == name} for name in measured}
-    return {"score": scores[-1], "auroc": auroc}
+    _draw(config.datasets, rows, ranked_by, job.folder / "matrix.png")
+    auroc = {
+        name: {
+            other: found["scores"][ranked_by]["auroc"] for other, found in sets.items() if ranked_by in found["scores"]
+        }
+        for name, sets in measured.items()
+    }
+    return {"ranked_by": ranked_by, "auroc": auroc}
 
 
 def _trained_run(job: Job, name: str) -> Path:
-    """The folder of the newest finished run on this set; a new one, with the job's settings, where there is none."""
+    """The folder of the newest finished run on all of this set; a new one, with the job's settings, without it."""
     config = job.config
-    found = runs.newest_finished(config.output_dir, name)
+    finished = runs.finished_runs(config.output_dir, name)
+    found = next((run for run in finished if not _is_partial(runs.read_config(run)["dataset"])), None)
     if found:
         logger.info(f"{name}: takes {found}")
         return found
     folder = runs.new_folder(config.output_dir, "train", name)
     logger.info(f"{name}: no finished run, so one is trained in {folder}")
-    own = ("mode=", "datasets=", "dataset=", "out_dataset=", "-m")
-    typed = [override for override in job.run.overrides if not override.startswith(own)]
     trained = replace(config, mode="train", dataset=config.nodes[name], datasets=[], nodes={})
-    _run(job, trained, folder, [*typed, "mode=train", f"dataset={name}"])
+    _run(job, trained, folder, [*_settings(job), "mode=train", f"dataset={name}"])
     return folder
+
+
+def _is_partial(dataset: dict[str, Any]) -> bool:
+    """Whether a run was trained on some classes of its set alone."""
+    return bool(dataset["keep_classes"] or dataset["drop_classes"])
 
 
 def _against_others(job: Job, name: str, trained: Path) -> dict[str, Any]:
@@ -81,9 +88,14 @@ def _against_others(job: Job, name: str, trained: Path) -> dict[str, Any]:
         far=[],
         datasets=[],
     )
-    overrides = ["mode=outlier", f"dataset={name}", f"out_datasets=[{','.join(others)}]"]
-    sets: dict[str, Any] = _run(job, scored, job.folder / name, overrides)["sets"]
-    return sets
+    overrides = [*_settings(job), "mode=outlier", f"dataset={name}", f"out_datasets=[{','.join(others)}]"]
+    return _run(job, scored, job.folder / name, overrides)
+
+
+def _settings(job: Job) -> list[str]:
+    """What was typed beside the sets and the mode."""
+    own = ("mode=", "datasets=", "dataset=", "out_dataset=", "out_datasets=", "near=", "far=")
+    return [override for override in job.run.overrides if not override.startswith(own)]
 
 
 def _run(job: Job, config: Config, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -98,11 +110,12 @@ def _run(job: Job, config: Config, folder: Path, overrides: list[str]) -> dict[s
 
 def _draw(datasets: list[str], rows: list[dict[str, Any]], score: str, path: Path) -> None:
     """AUROC of one score: inliers down, outliers across; "undefined" of a set of one image is an empty cell."""
-    from advvae.figures import heat_map
+    import numpy as np
+
+    from advvae.outlier.pictures import auroc_map
 
     values = np.full((len(datasets), len(datasets)), np.nan)
     for row in rows:
         if row["score"] == score and isinstance(row["auroc"], float):
             values[datasets.index(row["dataset"]), datasets.index(row["out_dataset"])] = row["auroc"]
-    title = f"AUROC of {score}"
-    heat_map(values, datasets, datasets, "inliers", "outliers", title, path, limits=(0, 1), missing="–")
+    auroc_map(values, datasets, datasets, path, row_name="inliers", title=f"AUROC of {score}")

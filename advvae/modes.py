@@ -1,17 +1,20 @@
 """What each mode does: the networks and data of a job, handed to the verb that works on them."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.building import build_networks
+from advvae.config import Config, expanded
 from advvae.errors import UserError
 from advvae.jobs import Job
 
 if TYPE_CHECKING:
     from advvae.models import AdversarialVAE
     from advvae.outlier.detector import Detector
+    from advvae.outlier.evidence import Score
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +97,18 @@ def outlier(job: Job) -> dict[str, Any]:
     from advvae.outlier.bench import find_outliers
 
     config, networks = job.config, job.trained_networks()
+    inliers, outliers = (
+        job.whole_split("test"),
+        job.outliers(),
+    )  # a set that is missing is told before scores are fitted
     return find_outliers(
         ready_detector(job, networks),
         networks,
         job.objective,
-        job.whole_split("test"),
-        job.outliers(),
+        inliers,
+        outliers,
         train=job.whole_split("train"),
-        groups={"near": _expanded(config.near), "far": _expanded(config.far)},
+        groups={"near": expanded(config.near), "far": expanded(config.far)},
         alpha=config.alpha,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -137,7 +144,7 @@ def screen(job: Job) -> dict[str, Any]:
 def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
     """The detector of the job's scores, fitted as far as the run's detector file does not know them yet."""
     from advvae.outlier.detector import make_detector, save_detector
-    from advvae.outlier.scores import FUSED, usable_scores
+    from advvae.outlier.scores import usable_scores
 
     config = job.config
     scores, left_out = usable_scores(job.scores(), networks, config.crop)
@@ -145,7 +152,7 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
         logger.info(f"score {name} is left out: {reason}")
     if "loss" in scores and config.recon_weight > 0 and networks.discriminator is None:
         logger.info("score loss goes without its adversarial term: there is no discriminator")
-    fuse = tuple(name for name in config.fuse if name in scores) if FUSED in config.scores else ()
+    fuse = fused_scores(config, scores)
     identity = job.identity()
     detector = make_detector(
         networks,
@@ -154,7 +161,7 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
         fuse=fuse,
         train=lambda: job.whole_split("train"),
         validation=lambda: job.whole_split("val"),
-        seed=config.seed,
+        seed=job.fit_seed,
         device=job.device,
         num_workers=config.num_workers,
         crop=config.crop,
@@ -168,8 +175,17 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
     return detector
 
 
-def _expanded(names: list[str]) -> list[str]:
-    """Names of outlier sets, with the several sets that a shift stands for."""
-    from advvae.data.shifts import shift_names
+def fused_scores(config: Config, scores: "Mapping[str, Score]") -> tuple[str, ...]:
+    """Those of `fuse` that can be computed; none unless `fused` is asked for and two are there to combine."""
+    from advvae.outlier.scores import FUSED
 
-    return [part for name in names for part in (shift_names(name) or [name])]
+    if FUSED not in config.scores:
+        return ()
+    found = tuple(name for name in config.fuse if name in scores)
+    absent = [name for name in config.fuse if name not in scores]
+    if len(found) < 2:
+        logger.info(f"score {FUSED} is left out: of fuse={','.join(config.fuse)} fewer than two can be computed")
+        return ()
+    if absent:
+        logger.info(f"score {FUSED} goes without {', '.join(absent)}")
+    return found

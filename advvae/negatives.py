@@ -4,7 +4,8 @@ A discriminator that only ever sees reconstructions and samples learns how those
 images far from both is arbitrary. Images that keep the data's pixels but lose its structure close the gap (Sinha et
 al., ICLR 2021, arXiv 2102.05113). None of them is a real outlier.
 
-Every function takes images (B, C, H, W) in [-1, 1] and a CPU generator, and returns images of the same shape and range.
+Every kind takes images (B, C, H, W) in [-1, 1], as many partners, each another image of the batch, and a CPU generator,
+and returns images of the same shape and range. A kind may leave an image as it is; `make_negatives` sorts that out.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,28 +18,37 @@ JIGSAW_CELLS = 4  # cells along a side
 SWAPS = 2  # pairs of cells
 ELASTIC_CELLS = 4  # control points of the displacement along a side
 ELASTIC_SIZE = 0.35  # standard deviation of the displacement, in half sides of the image
+ROUNDING = 1e-5  # up to which pixels are the same: less than a step of 16-bit images, 3e-5
 
 
-def make_negatives(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+def make_negatives(images: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor | None:
     """As many negatives as images: each a different image's, of one of `kinds`, which share the batch equally.
+
+    One that equals an image it was made of, such as a box cut out of the background, would call a real image fake: the
+    batch's next one that does not takes its place. None where all do, such as mixtures of a single image with itself.
 
     Args:
         images: (B, C, H, W) in [-1, 1].
         kinds: names in `NEGATIVES`.
     """
     order = torch.randperm(len(images), generator=generator)
-    parts = images[order.to(images.device)].tensor_split(len(kinds))
-    made = [NEGATIVES[kind](part, generator) for kind, part in zip(kinds, parts, strict=True) if len(part)]
-    return torch.cat(made).contiguous(memory_format=torch.channels_last)
+    images = images[order.to(images.device)]
+    partners = images.roll(1, 0)
+    parts = zip(kinds, images.tensor_split(len(kinds)), partners.tensor_split(len(kinds)), strict=True)
+    negatives = torch.cat([NEGATIVES[kind](part, other, generator) for kind, part, other in parts if len(part)])
+    differs = (_differ(negatives, images) & _differ(negatives, partners)).cpu()
+    if not differs.any():
+        return None
+    return negatives[_next(differs).to(images.device)].contiguous(memory_format=torch.channels_last)
 
 
-def jigsaw(images: Tensor, generator: torch.Generator) -> Tensor:
+def jigsaw(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """The image's 4 × 4 cells in a random order (Noroozi & Favaro 2016)."""
     order = _uniform(images, generator, JIGSAW_CELLS**2).argsort(1)
     return _with_cells(images, order)
 
 
-def swap(images: Tensor, generator: torch.Generator) -> Tensor:
+def swap(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """Two pairs of the image's 4 × 4 cells exchanged; each pair has one of the four cells in the middle."""
     count, rows = JIGSAW_CELLS**2, torch.arange(len(images), device=images.device)
     order = torch.arange(count, device=images.device).repeat(len(images), 1)
@@ -50,7 +60,7 @@ def swap(images: Tensor, generator: torch.Generator) -> Tensor:
     return _with_cells(images, order)
 
 
-def cutmix(images: Tensor, generator: torch.Generator) -> Tensor:
+def cutmix(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """A rectangle of the image replaced by another image's (Yun et al. 2019): rows, columns, or a box.
 
     The rectangle covers a quarter to three quarters of the image.
@@ -59,46 +69,62 @@ def cutmix(images: Tensor, generator: torch.Generator) -> Tensor:
     shape = _integers(images, generator, 3)[:, None]
     height = torch.where(shape == 0, share, torch.where(shape == 1, 1.0, share.sqrt()))
     width = torch.where(shape == 0, 1.0, torch.where(shape == 1, share, share.sqrt()))
-    return torch.where(_boxes(images, generator, height, width), _partners(images, generator), images)
+    return torch.where(_boxes(images, generator, height, width), partners, images)
 
 
-def cutout(images: Tensor, generator: torch.Generator) -> Tensor:
+def cutout(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """A box of a quarter to five eighths of each side filled with the image's darkest value (DeVries & Taylor 2017)."""
     height, width = (0.25 + 0.375 * _uniform(images, generator, 1) for _ in range(2))
     return torch.where(_boxes(images, generator, height, width), images.amin((1, 2, 3), keepdim=True), images)
 
 
-def mixup(images: Tensor, generator: torch.Generator) -> Tensor:
+def mixup(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """Three to seven tenths of the image and the rest of another (Zhang et al. 2018)."""
     share = 0.3 + 0.4 * _uniform(images, generator, 1)[..., None, None]
-    return share * images + (1 - share) * _partners(images, generator)
+    return share * images + (1 - share) * partners
 
 
-def rotate(images: Tensor, generator: torch.Generator) -> Tensor:
+def rotate(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """A quarter turn, a half turn, or three quarters (Tack et al. 2020: a shift that makes images unlike the data)."""
     turns = _integers(images, generator, 3)[:, None, None, None]
     turned = [images.rot90(number, (2, 3)) for number in (1, 2, 3)]
     return torch.where(turns == 0, turned[0], torch.where(turns == 1, turned[1], turned[2]))
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def flip(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrored, left to right or upside down."""
     upside_down = _integers(images, generator, 2)[:, None, None, None] == 1
     return torch.where(upside_down, images.flip(2), images.flip(3))
 
 
-def elastic(images: Tensor, generator: torch.Generator) -> Tensor:
+def elastic(images: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """Bent by a smooth random displacement, stronger than handwriting varies (Simard et al. 2003)."""
     coarse = torch.randn(len(images), 2, ELASTIC_CELLS, ELASTIC_CELLS, generator=generator).to(images.device)
     displacement = ELASTIC_SIZE * F.interpolate(coarse, size=images.shape[2:], mode="bicubic")
     identity = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
     grid = F.affine_grid(identity, list(images.shape), align_corners=False) + displacement.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    width, height = images.shape[3], images.shape[2]
+    border = 1 - 1 / torch.tensor([width, height], device=images.device)  # centres of the outermost pixels
+    grid = grid.clamp(-border, border)  # as padding_mode="border", which MPS does not have
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
-NEGATIVES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+NEGATIVES: dict[str, Callable[[Tensor, Tensor, torch.Generator], Tensor]] = {
     function.__name__: function for function in (jigsaw, swap, cutmix, cutout, mixup, rotate, flip, elastic)
 }
+
+
+def _differ(images: Tensor, others: Tensor) -> Tensor:
+    """(B,) whether an image is another one than its counterpart."""
+    return (images - others).abs().amax((1, 2, 3)) > ROUNDING
+
+
+def _next(chosen: Tensor) -> Tensor:
+    """(B,) of each place the nearest chosen one from there on, going around; itself where it is chosen (B,)."""
+    n = len(chosen)
+    places = torch.arange(n)
+    steps = (places - places[:, None]) % n
+    return (steps + n * ~chosen).argmin(1)
 
 
 def _uniform(images: Tensor, generator: torch.Generator, count: int) -> Tensor:
@@ -109,12 +135,6 @@ def _uniform(images: Tensor, generator: torch.Generator, count: int) -> Tensor:
 def _integers(images: Tensor, generator: torch.Generator, count: int) -> Tensor:
     """(B,) from 0 to count - 1."""
     return torch.randint(count, (len(images),), generator=generator).to(images.device)
-
-
-def _partners(images: Tensor, generator: torch.Generator) -> Tensor:
-    """For each image another of the batch; for a single one itself."""
-    step = int(torch.randint(1, max(2, len(images)), (1,), generator=generator))
-    return images.roll(step, 0)
 
 
 def _boxes(images: Tensor, generator: torch.Generator, height: Tensor, width: Tensor) -> Tensor:

@@ -163,10 +163,14 @@ def train_runs(output_dir: str, dataset: str) -> list[Path]:
     return sorted((p for p in parent.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
 
 
+def finished_runs(output_dir: str, dataset: str) -> Iterator[Path]:
+    """The train runs on a dataset that came to their end, newest first."""
+    return (run for run in train_runs(output_dir, dataset) if read_metrics(run).get("status") == "finished")
+
+
 def newest_finished(output_dir: str, dataset: str) -> Path | None:
-    """The newest train run on a dataset that came to its end."""
-    runs = train_runs(output_dir, dataset)
-    return next((run for run in runs if read_metrics(run).get("status") == "finished"), None)
+    """The newest of `finished_runs`."""
+    return next(finished_runs(output_dir, dataset), None)
 
 
 def is_locked(folder: Path) -> bool:

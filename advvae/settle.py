@@ -173,6 +173,7 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
     run = {f.name: checkpoint.config[f.name] for f in fields(Config) if f.name in checkpoint.config}
     values = {name: value for name, value in run.items() if name not in typed and name not in NOT_RESUMED}
     values |= {group: _group(config, run, group, typed) for group in ("dataset", "out_dataset", "model", "loss")}
+    values["nodes"] = {**run.get("nodes", {}), **config.nodes}
     settled = replace(config, resume=str(folder), **values)
     if settled.dataset["name"] != run["dataset"]["name"]:
         raise UserError(
@@ -198,7 +199,8 @@ def resumed_folder(config: Config) -> Path | None:
         unfinished = runs.read_metrics(folder).get("status") in ("running", "failed", "interrupted")
         if unfinished and (folder / "checkpoints" / "last.pt").is_file() and not runs.is_locked(folder):
             run = runs.read_config(folder)
-            if all(_same(name, value, run.get(name)) for name, value in wanted.items() if name not in NOT_RESUMED):
+            shared = [name for name in wanted if name in run and name not in NOT_RESUMED]  # an older run has fewer keys
+            if all(_same(name, wanted[name], run[name]) for name in shared):
                 return folder
     return None
 
@@ -206,7 +208,7 @@ def resumed_folder(config: Config) -> Path | None:
 def _same(name: str, wanted: Any, had: Any) -> bool:
     """Whether a run has what is wanted, or has decided what was left open."""
     if isinstance(wanted, dict) and isinstance(had, dict):
-        return all(_same(key, value, had.get(key)) for key, value in wanted.items())
+        return all(_same(key, value, had[key]) for key, value in wanted.items() if key in had)
     return wanted == had or (name, wanted) in (("precision", "auto"), ("channels", None))
 
 

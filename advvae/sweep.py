@@ -21,8 +21,6 @@ from advvae.runs import flat, read_metrics
 
 # A job may add these to its overrides, naming what it took by itself; they are an axis only if the user swept them.
 TAKEN = ("checkpoint", "discriminator_checkpoint", "precision")
-
-
 IN_A_ROW = 4  # heat maps of summary.png
 
 
@@ -40,7 +38,7 @@ class Row(TypedDict):
 
 def job_folders(folder: Path) -> list[Path]:
     """The folders of a sweep's jobs, in order; empty if `folder` is no sweep's."""
-    jobs = [child for child in Path(folder).glob("*/") if (child / ".hydra").is_dir() or _metrics(child).is_file()]
+    jobs = [job for job in Path(folder).glob("*/") if (job / ".hydra").is_dir() or (job / "metrics.json").is_file()]
     return sorted(jobs, key=lambda job: (int(job.name) if job.name.isdecimal() else math.inf, job.name))
 
 
@@ -56,7 +54,8 @@ def write_summary(folder: Path) -> Path:
     """Write `folder`/summary.csv and return its path: a row per job, then mean and deviation over seeds.
 
     Also summary.md, `sweep_table`, if jobs have outlier scores, and summary.png, if exactly two keys were swept and
-    every pair of their values has a job: heat maps of `val_loss` and of each score's AUROC.
+    every pair of their values has a job: heat maps of `val_loss` and of each score's AUROC. Of two keys and the seed,
+    they show the means over seeds.
     """
     from filelock import FileLock
 
@@ -65,20 +64,21 @@ def write_summary(folder: Path) -> Path:
         gather(folder)  # says what is wrong, before a lock file is made
     with FileLock(Path(folder) / ".summary.lock"):  # jobs of a parallel launcher end at the same time
         rows = gather(folder)
-        swept = swept_keys(rows)
-        _write_table([*rows, *seed_rows(rows)], swept, path)
+        _write_table([*rows, *seed_rows(rows)], varied_keys(rows), path)
         table = sweep_table(folder)
         if table is not None:
             with replacing(path.with_suffix(".md")) as unfinished:
                 unfinished.write_text(table, encoding="utf-8")
-        if len(swept) != 2:
-            swept = [key for key in swept if key not in TAKEN]
+        swept, note = swept_keys(rows), ""
+        if len(swept) == 3 and "seed" in swept:
+            swept.remove("seed")
+            rows, note = _means(rows), ", mean over seeds"
         if len(swept) == 2:
-            _draw(rows, swept[0], swept[1], path.with_suffix(".png"))
+            _draw(rows, swept[0], swept[1], note, path.with_suffix(".png"))
     return path
 
 
-def swept_keys(rows: list[Row]) -> list[str]:
+def varied_keys(rows: list[Row]) -> list[str]:
     """The keys whose value differs between jobs, in the order they were typed."""
     values: dict[str, set[str]] = {}
     for row in rows:
@@ -87,34 +87,21 @@ def swept_keys(rows: list[Row]) -> list[str]:
     return [key for key in values if len(values[key]) > 1]
 
 
+def swept_keys(rows: list[Row]) -> list[str]:
+    """Those of them that somebody swept: not one of `TAKEN` without which jobs are told apart as well."""
+    swept = varied_keys(rows)
+    for key in reversed(TAKEN):
+        others = [other for other in swept if other != key]
+        if len(_grouped(rows, others)) == len(_grouped(rows, swept)):
+            swept = others
+    return swept
+
+
 def seed_rows(rows: list[Row]) -> list[Row]:
     """Two rows per group of finished jobs that differ in the seed only: mean and standard deviation (n - 1)."""
-    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
-    for row in rows:
-        if row["status"] == "finished":
-            others = sorted((key, value) for key, value in row["overrides"].items() if key != "seed")
-            groups.setdefault(tuple(others), []).append(row)
-    summaries: list[Row] = []
-    for jobs in groups.values():
-        if len({job["overrides"].get("seed") for job in jobs}) < 2:
-            continue
-        numbers = {name: [_number(job, name) for job in jobs] for name in jobs[0]["metrics"]}
-        known = {name: values for name, values in numbers.items() if all(map(math.isfinite, values))}
-        overrides = {key: value for key, value in jobs[0]["overrides"].items() if key != "seed"}
-        typed = [text for text in jobs[0]["typed"] if text.lstrip("+").partition("=")[0] != "seed"]
-        for name, summary in (("mean", statistics.fmean), ("sd", statistics.stdev)):
-            summaries.append(
-                Row(
-                    job=f"{name} of {','.join(job['job'] for job in jobs)}",
-                    typed=typed,
-                    overrides=overrides,
-                    status="",
-                    error="",
-                    seconds=None,
-                    metrics={metric: summary(values) for metric, values in known.items()},
-                )
-            )
-    return summaries
+    groups = [[job for job in jobs if job["status"] == "finished"] for jobs in _repeats(rows)]
+    several = [jobs for jobs in groups if len({job["overrides"].get("seed") for job in jobs}) > 1]
+    return [_summary(jobs, name) for jobs in several for name in ("mean", "sd")]
 
 
 def sweep_table(folder: Path) -> str | None:
@@ -122,8 +109,7 @@ def sweep_table(folder: Path) -> str | None:
     from tabulate import tabulate
 
     rows = gather(folder)
-    varied = swept_keys(rows)
-    swept = [key for key in varied if key not in TAKEN] or varied
+    swept = swept_keys(rows)
     parts: list[str] = []
     for metric, heading in (("auroc", "AUROC"), ("aupr_out", "AUPR-out")):
         table = _score_table(rows, swept, metric)
@@ -155,10 +141,6 @@ class SweepCallback:
     on_run_start = on_run_end = on_multirun_end = on_job_start = _ignore
 
 
-def _metrics(job: Path) -> Path:
-    return job / "metrics.json"
-
-
 def _row(job: Path) -> Row:
     metrics = read_metrics(job)  # empty if it was killed before it could write them
     typed = _overrides(job)
@@ -181,6 +163,41 @@ def _overrides(job: Path) -> list[str]:
     return yaml.safe_load(path.read_text()) or [] if path.exists() else []
 
 
+def _grouped(rows: list[Row], keys: list[str]) -> list[list[Row]]:
+    """The jobs that have the same values of these keys."""
+    groups: dict[tuple[str | None, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row["overrides"].get(key) for key in keys), []).append(row)
+    return list(groups.values())
+
+
+def _repeats(rows: list[Row]) -> list[list[Row]]:
+    """The jobs that differ in the seed, and in what they took by themselves, only."""
+    return _grouped(rows, [key for key in swept_keys(rows) if key != "seed"])
+
+
+def _summary(jobs: list[Row], name: str) -> Row:
+    """The mean or the deviation of the metrics that all these jobs have, and the overrides that they share."""
+    varied = {"seed", *varied_keys(jobs)}
+    numbers = {metric: [_number(job, metric) for job in jobs] for metric in jobs[0]["metrics"]}
+    known = {metric: values for metric, values in numbers.items() if all(map(math.isfinite, values))}
+    return Row(
+        job=f"{name} of {','.join(job['job'] for job in jobs)}",
+        typed=[text for text in jobs[0]["typed"] if text.lstrip("+~").partition("=")[0] not in varied],
+        overrides={key: value for key, value in jobs[0]["overrides"].items() if key not in varied},
+        status="",
+        error="",
+        seconds=None,
+        metrics={m: statistics.fmean(v) if name == "mean" else statistics.stdev(v) for m, v in known.items()},
+    )
+
+
+def _means(rows: list[Row]) -> list[Row]:
+    """A job for those that differ in the seed only: its metrics are the means of the finished ones'."""
+    groups = [[job for job in jobs if job["status"] == "finished"] or jobs for jobs in _repeats(rows)]
+    return [{**_summary(jobs, "mean"), "status": jobs[0]["status"]} for jobs in groups]
+
+
 def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:
     names = dict.fromkeys(name for row in rows for name in row["metrics"])  # in order of first appearance
     head = ["job", *swept, "overrides", "status", "error", "seconds"]
@@ -194,8 +211,8 @@ def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:
             table.writerow([row["job"], *values, *known, *metrics])
 
 
-def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
-    """A heat map per metric, four in a row; none while a cell of the grid has no job yet."""
+def _draw(rows: list[Row], down: str, across: str, note: str, path: Path) -> None:
+    """A heat map per metric, four in a row, `note` in their titles; none while a cell of the grid has no job yet."""
     placed = {(row["overrides"].get(down), row["overrides"].get(across)): row for row in rows}
     labels = [_axis(rows, key) for key in (down, across)]
     names = dict.fromkeys(name for row in rows for name in row["metrics"] if _is_drawn(name))
@@ -213,7 +230,7 @@ def _draw(rows: list[Row], down: str, across: str, path: Path) -> None:
         for name in metrics:
             cells = [[_number(placed[a, b], name) for b in labels[1]] for a in labels[0]]
             panel = Path(scratch) / "panel.png"
-            heat_map(np.array(cells), labels[0], labels[1], down, across, name, panel)
+            heat_map(np.array(cells), labels[0], labels[1], down, across, name + note, panel)
             panels.append(Image.open(panel).convert("RGB"))
     width, height = (max(getattr(panel, side) for panel in panels) for side in ("width", "height"))
     sheet = Image.new("RGB", (width * min(IN_A_ROW, len(panels)), height * -(-len(panels) // IN_A_ROW)), "white")

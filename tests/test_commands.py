@@ -363,4 +363,5 @@ def test_images_that_may_be_patients_go_to_no_remote_tracker(
     monkeypatch.setattr(tracking, "open_tracker", recording)
     root = ["dataset.root=images"] if dataset == "folder" else []
     assert advvae("mode=train", f"dataset={dataset}", *root, *TINY).status == 0
-    assert opened == [allowed]
+    assert advvae("mode=screen", f"dataset={dataset}", *root, "input=images", *FEW, "tracker=none").status == 0
+    assert opened == [allowed, False]  # whatever the networks were trained on, what is screened is the user's own

@@ -12,6 +12,9 @@ import yaml
 from PIL import Image
 
 from advvae.checkpoint import read_checkpoint
+from advvae.class_loop import N_CLASSES, class_loop
+from advvae.config import CONF
+from advvae.outlier.scores import BASELINES
 from tests.command import FEW, TINY, Command
 
 
@@ -38,6 +41,39 @@ def test_several_sets_are_scored_in_one_run(advvae: Command) -> None:
     rows = table(result.folder / "scores.csv")
     assert len(rows) == 359 + 704 + 7 * 359
     assert (result.folder / "auroc_map.png").is_file()
+
+
+def test_a_set_that_is_named_twice_is_scored_once(advvae: Command) -> None:
+    advvae.train()
+    result = advvae("mode=outlier", "dataset=digits", "out_datasets=[noise]", "near=[noise_3]", *FEW)
+    found = metrics(result.folder)
+    assert list(found["sets"]) == [f"noise_{n}" for n in range(1, 6)]
+    assert found["n_out"] == 5 * 359
+    assert found["near"]["loss"] == found["sets"]["noise_3"]["scores"]["loss"]
+
+
+def test_what_fused_goes_without_is_said(advvae: Command) -> None:
+    plain = ("train_discriminator=false", "gen_weight=0", "recon_weight=0", "baselines=false", "out_datasets=[hflip]")
+    result = advvae.train(*plain, "then=[outlier]", "scores=[loss,fused]", "fuse=[loss,kld,feature_knn]")
+    assert "score fused goes without feature_knn" in result.output
+    assert set(metrics(result.folder)["scores"]) == {"loss", "kld", "fused"}
+    result = advvae("mode=outlier", "dataset=digits", "scores=[loss,fused]", "fuse=[loss]", *plain[3:])
+    assert "score fused is left out" in result.output
+
+
+def test_a_sweeper_may_choose_by_shifts_but_not_by_real_outliers(advvae: Command) -> None:
+    objective = ("then=[outlier]", *FEW, "objective=scores.loss.auroc")
+    assert advvae("mode=train", "dataset=digits", *TINY, *objective, "out_datasets=[hflip]").status == 0
+    result = advvae("mode=train", "dataset=digits", *TINY, *objective, "out_datasets=[hflip,photos]")
+    assert result.status == 1
+    assert "measured on real outliers (photos)" in result.message
+
+
+def test_a_resumed_run_takes_new_outlier_sets(advvae: Command) -> None:
+    run = advvae.train("then=[outlier]", *FEW, "out_datasets=[digits]", "out_dataset=photos").folder
+    resumed = advvae(f"resume={run}", "n_epochs=2", "out_datasets=[photos,vflip]", *FEW, "tracker=none")
+    assert resumed.status == 0, resumed.errors
+    assert list(metrics(run)["sets"]) == ["photos", "vflip"]
 
 
 def test_a_detector_is_fitted_once_and_kept_with_the_run(advvae: Command) -> None:
@@ -80,8 +116,10 @@ def test_screening_needs_no_training_images(advvae: Command) -> None:
     [
         (["mode=screen"], "input="),
         (["mode=matrix"], "datasets=[mnist,fashionmnist]"),
-        (["mode=outlier", "out_datasets=[nonsense]"], "no set 'nonsense'"),
-        (["mode=matrix", "datasets=[digits,nonsense]"], "no set 'nonsense'"),
+        (["mode=matrix", "datasets=[digits,digits]"], "two or more different sets"),
+        (["mode=matrix", "datasets=[digits,hflip]"], "hflip is no set that a network can be trained on"),
+        (["mode=outlier", "out_datasets=[nonsense]"], "there is no 'nonsense'"),
+        (["mode=matrix", "datasets=[digits,nonsense]"], "there is no 'nonsense'"),
         (["mode=outlier", "fuse=[losss]"], "fuse: unknown score 'losss'"),
         (["mode=outlier", "fuse=[fused]"], "not itself"),
         (["mode=outlier", "alpha=1.5"], "alpha must lie between 0 and 1, got 1.5"),
@@ -113,16 +151,17 @@ def test_an_input_that_is_not_there(advvae: Command) -> None:
 
 def test_a_matrix_trains_what_it_does_not_find(advvae: Command) -> None:
     digits = advvae.train().folder
-    typed = ("mode=matrix", "datasets=[digits,photos]", *TINY, *FEW)
+    advvae.train("dataset.keep_classes=[3]")  # newer, but not of the whole set
+    typed = ("mode=matrix", "datasets=[digits,photos]", *TINY, "scores=[loss,discriminator]")
     first = advvae(*typed)
     assert first.status == 0, first.errors
     folder = first.folder.parent  # the last run is one of its own
     rows = table(folder / "matrix.csv")
     pairs = {(row["dataset"], row["out_dataset"], row["score"]) for row in rows}
-    assert pairs == {
-        (a, b, s) for a, b in (("digits", "photos"), ("photos", "digits")) for s in ("loss", "discriminator")
-    }
+    names = ("loss", "discriminator", *BASELINES)
+    assert pairs == {(a, b, name) for a, b in (("digits", "photos"), ("photos", "digits")) for name in names}
     assert Image.open(folder / "matrix.png").width > 300
+    assert metrics(folder)["ranked_by"] == "loss"
     config = yaml.safe_load((folder / "digits" / "config.yaml").read_text())
     assert config["checkpoint"] == str(digits / "checkpoints" / "best.pt")
     (photos,) = (advvae.cwd / "outputs" / "train" / "photos").iterdir()
@@ -184,10 +223,31 @@ def test_negatives_change_the_discriminator_and_only_it_directly(advvae: Command
 
 def test_groups_are_drawn_together_and_counted(advvae: Command) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-    groups = {f"{split}_groups": np.arange(60) // 6 for split in ("train", "val", "test")}
-    arrays = {f"{split}_images": images for split in ("train", "val", "test")}
-    np.savez(advvae.cwd / "scans.npz", **arrays, **groups)
+    arrays: dict[str, np.ndarray] = {f"{split}_images": images for split in ("train", "val", "test")}
+    arrays |= {f"{split}_groups": np.arange(60) // 6 for split in ("train", "val", "test")}
+    np.savez(advvae.cwd / "scans.npz", **arrays)  # type: ignore[arg-type]
     run = advvae("mode=train", "dataset=array", "dataset.path=scans.npz", *TINY).folder
     result = advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[vflip]", *FEW)
     assert result.status == 0, result.errors
     assert "60 (10 groups)" in (result.folder / "results.md").read_text()
+
+
+def test_a_loop_takes_as_many_classes_as_its_set_has(advvae: Command) -> None:
+    assert class_loop("octmnist") == "[0],[1],[2],[3]"
+    result = advvae("experiment=one_class", "dataset=photos", *TINY, "scores=[loss]", "baselines=false")
+    assert result.status == 0, result.errors
+    (sweep,) = (advvae.cwd / "outputs" / "sweeps").iterdir()
+    assert [row["dataset.keep_classes"] for row in table(sweep / "summary.csv")] == ["[0]", "[1]"]
+    result = advvae("experiment=hold_out", "dataset=folder")
+    assert result.status == 1
+    assert result.message.startswith("dataset=folder: type the classes to loop over")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
+def test_the_number_of_classes_is_that_of_the_set(name: str) -> None:
+    from medmnist import INFO
+
+    if name in INFO:
+        assert N_CLASSES[name] == len(INFO[name]["label"])
+    elif name not in ("folder", "array"):
+        assert N_CLASSES[name] >= 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from advvae import figures
 from advvae.errors import UserError
 from advvae.runs import best_job
 from advvae.sweep import gather, job_folders, sweep_table, write_summary
@@ -93,8 +94,6 @@ def test_summary_has_a_row_per_job_and_a_column_per_swept_key_and_metric(grid: P
 def test_two_swept_keys_give_a_heat_map_per_metric_with_axes_in_order(
     grid: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advvae import figures
-
     drawn = []
     real = figures.heat_map
 
@@ -128,6 +127,16 @@ def test_what_jobs_took_by_themselves_is_no_axis_beside_two_swept_keys(tmp_path:
         add_job(tmp_path, job, [f"a={a}", f"b={b}", f"precision={'bf16' if job else 32}"], finished(val_loss=0.5))
     write_summary(tmp_path)
     assert (tmp_path / "summary.png").exists()
+
+
+def test_an_axis_that_was_swept_is_one_also_if_jobs_may_take_it_by_themselves(tmp_path: Path) -> None:
+    for job, (precision, lr) in enumerate([(32, 1), (32, 2), ("bf16", 1), ("bf16", 2)]):
+        add_job(tmp_path, job, [f"precision={precision}", f"lr={lr}"], scored(loss=0.5))
+    write_summary(tmp_path)
+    assert (tmp_path / "summary.png").exists()
+    text = sweep_table(tmp_path)
+    assert text is not None
+    assert text.startswith("AUROC by precision, lr")
 
 
 def test_jobs_are_ordered_by_number_and_one_that_was_killed_is_a_row(tmp_path: Path) -> None:
@@ -164,6 +173,45 @@ def test_jobs_that_differ_in_the_seed_only_get_a_mean_and_a_deviation(tmp_path: 
     }
     assert (deviation["lr"], deviation["seed"]) == ("1", "")
     assert float(deviation["val_loss"]) == pytest.approx((14 / 3 / 2) ** 0.5)
+
+
+def test_seeds_are_one_group_whatever_precision_each_took_by_itself(tmp_path: Path) -> None:
+    for job, precision in enumerate(["32", "bf16", "bf16"]):
+        typed = ["lr=1", f"seed={job}", "checkpoint=a.pt", f"precision={precision}"]
+        add_job(tmp_path, job, typed, finished(val_loss=job))
+    mean = table(write_summary(tmp_path))[3]
+    assert (mean["job"], mean["val_loss"]) == ("mean of 0,1,2", "1.0")
+    assert (mean["overrides"], mean["precision"]) == ("lr=1 checkpoint=a.pt", "")
+
+
+def test_seeds_of_a_precision_that_was_swept_are_groups_apart(tmp_path: Path) -> None:
+    for job, (precision, seed) in enumerate([(32, 0), (32, 1), ("bf16", 0), ("bf16", 1)]):
+        add_job(tmp_path, job, [f"seed={seed}", f"precision={precision}"], finished(val_loss=job))
+    rows = table(write_summary(tmp_path))[4:]
+    assert [(row["job"], row["precision"]) for row in rows if row["job"].startswith("mean")] == [
+        ("mean of 0,1", "32"),
+        ("mean of 2,3", "bf16"),
+    ]
+
+
+def test_two_swept_keys_and_the_seed_give_heat_maps_of_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a=1, b=2 one seed of two finished; of a=2, b=2 none."""
+    losses = {(1, 1): (1, 3), (1, 2): (5, None), (2, 1): (0, 1), (2, 2): (None, None)}
+    jobs = [(a, b, seed, loss) for (a, b), found in losses.items() for seed, loss in enumerate(found)]
+    for job, (a, b, seed, loss) in enumerate(jobs):
+        result = {"status": "failed"} if loss is None else finished(val_loss=loss)
+        add_job(tmp_path, job, [f"a={a}", f"b={b}", f"seed={seed}", f"precision={job % 3}"], result)
+    drawn: list[tuple[str, str]] = []
+    real = figures.heat_map
+
+    def heat_map(values: Any, *args: Any) -> None:
+        drawn.append((args[4], repr(values.tolist())))
+        real(values, *args)
+
+    monkeypatch.setattr(figures, "heat_map", heat_map)
+    write_summary(tmp_path)
+    assert drawn == [("val_loss, mean over seeds", "[[2.0, 5.0], [0.5, nan]]")]
+    assert (tmp_path / "summary.png").is_file()
 
 
 def test_a_metric_that_one_seed_lacks_has_no_mean(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 A shifted image follows from the image, its row and the seed alone, whatever its batch and the device: everything is
 computed on the CPU, in pixel values of [0, 255] (whole numbers in float64, whose sums are exact in any order), and
 rounded to the bits of the original, so that a score cannot tell a shift by finer values.
-
-Importing this module imports no torch: names are checked before it is loaded.
 """
 
 from __future__ import annotations
@@ -16,38 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advvae.shift_names import SEVERITIES, shift_names
+
 if TYPE_CHECKING:
     import torch
 
     from advvae.data.splits import Split
 
-SHIFTS = ("hflip", "vflip", "rot90", "invert", "noise", "blur", "contrast", "pixelate", "jpeg", "shuffle")
-
-# From the mildest value of CIFAR-10-C (32 px), hard to see, to the gravest of ImageNet-C, gross (both: Hendrycks &
-# Dietterich 2019, https://github.com/hendrycks/robustness). Blur goes on above CIFAR-10-C's 1 px, which is not gross,
-# and grows with the side above 32 px: ImageNet-C's 6 px of 224 would be no more than 0.9 px of 32.
-SEVERITIES: dict[str, tuple[float, ...]] = {
-    "noise": (0.04, 0.08, 0.12, 0.18, 0.38),  # standard deviation, of the range of pixel values
-    "blur": (0.4, 0.7, 1, 1.5, 2.5),  # standard deviation of the Gaussian, in pixels, at a side of up to 32
-    "contrast": (0.75, 0.5, 0.3, 0.15, 0.05),  # factor on the distance from the image's mean
-    "pixelate": (0.9, 0.75, 0.6, 0.4, 0.25),  # side in coarse pixels, of the side
-    "jpeg": (80, 58, 40, 15, 7),  # quality, in percent
-}
 GRID = 4  # patches that `shuffle` tears an image to, each way
-
-
-def shift_names(name: str) -> list[str]:
-    """The shifts that a name stands for: "hflip" and "noise_3" for themselves, "noise" for noise_1 to noise_5.
-
-    "shifts" stands for all; any other name for none.
-    """
-    if name == "shifts":
-        return [shift for family in SHIFTS for shift in shift_names(family)]
-    family, _, severity = name.partition("_")
-    numbers = [str(number) for number in range(1, 1 + len(SEVERITIES.get(family, ())))]
-    if name in SEVERITIES:
-        return [f"{name}_{number}" for number in numbers]
-    return [name] if name in SHIFTS or severity in numbers else []
 
 
 def shifted(split: Split, name: str, seed: int) -> Split:

@@ -62,9 +62,13 @@ class Split:
         return replace(self, rows=self.rows[positions], labels=self.labels[chosen], paths=paths, groups=groups)
 
     def halves(self) -> tuple[Split, Split]:
-        """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more."""
-        order = fixed_order(len(self))
-        middle = (len(self) + 1) // 2
+        """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more.
+
+        No group is in both: halves of groups are as equal as whole groups make them, and of a single one the second
+        is empty.
+        """
+        order, ends = fixed_order(len(self), self.groups)
+        middle = nearest_end(ends, (len(self) + 1) // 2, left=1)
         return self.subset(order[:middle].sort().values), self.subset(order[middle:].sort().values)
 
     def label_names(self) -> list[str]:
@@ -181,7 +185,7 @@ def load_split(
     prepared = prepare(
         source, official, name=name, size=size, channels=channels, data_dir=data_dir, num_workers=num_workers
     )
-    rows = split_rows(split, source.splits, len(prepared.labels))
+    rows = split_rows(split, source.splits, len(prepared.labels), prepared.groups)
     if split != "train" and official == "train":
         told = "%s has no %s split: %d of its %d training images, always the same, are used"
         log.info(told, name, split, len(rows), len(prepared.labels))
@@ -230,20 +234,45 @@ def official_split(split: str, official: Sequence[str], name: str) -> str:
     raise UserError(f"{name}: has no images for {split}: it has only {', '.join(official)}")
 
 
-def split_rows(split: str, official: Sequence[str], n: int) -> torch.Tensor:
+def split_rows(split: str, official: Sequence[str], n: int, groups: np.ndarray | None = None) -> torch.Tensor:
     """(m,) int64, rising: the rows of `split` in the official split of n images that it lies in.
 
     What an official split does not give is cut from train: first 20 % to test on, then 10 % of the rest to validate.
+    groups: as in Items; each stays whole, so shares are as near as that allows. Where there are enough groups, each
+        split has one at least, and validation two, for its halves.
     """
     if official_split(split, official, "") != "train":
         return torch.arange(n)
-    n_test = 0 if "test" in official or "val" in official else max(1, round(TEST_SHARE * n))
-    n_val = 0 if "test" in official and "val" in official else max(1, round(VAL_SHARE * (n - n_test)))
-    order = fixed_order(n)
+    order, ends = fixed_order(n, groups)
+    n_test = n_val = 0
+    if "test" not in official and "val" not in official:
+        n_test = nearest_end(ends, max(1, round(TEST_SHARE * n)), left=2)
+    if "test" not in official or "val" not in official:
+        wanted = max(1, round(VAL_SHARE * (n - n_test)))
+        n_val = nearest_end(ends[ends > n_test] - n_test, wanted, left=1, least=1 if groups is None else 2)
     test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     return {"test": test, "val": val, "train": train}[split].sort().values
 
 
-def fixed_order(n: int) -> torch.Tensor:
-    """The same permutation of n at all times, whatever the seed of a run. NumPy's, which is stable across versions."""
-    return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(torch.int64)
+def fixed_order(n: int, groups: np.ndarray | None = None) -> tuple[torch.Tensor, np.ndarray]:
+    """The same permutation of n at all times, whatever the seed of a run. NumPy's, which is stable across versions.
+
+    groups: (n,), as in Items; None = each image is one by itself. It is the groups that are permuted.
+    Returns (n,) int64, the images of each group side by side, and (n_groups,), where each group ends in it.
+    """
+    if groups is None:
+        return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(torch.int64), np.arange(1, n + 1)
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    places = order.argsort()[numbers]  # of each image's group in that order
+    return torch.from_numpy(places.argsort(kind="stable")).to(torch.int64), sizes[order].cumsum()
+
+
+def nearest_end(ends: np.ndarray, wanted: int, *, left: int, least: int = 1) -> int:
+    """The end of a group nearest to `wanted` images, the lower of two; 0 = there are no groups.
+
+    ends: (n_groups,) rising. left, least: groups that stay behind it and lie before it, if there are so many.
+    """
+    most = max(1, len(ends) - left)
+    possible = ends[min(least, most) - 1 : most]
+    return int(possible[np.abs(possible - wanted).argmin()]) if len(possible) else 0

@@ -143,7 +143,7 @@ def load_entry(folder: Path) -> Prepared | None:
     try:
         facts = json.loads((folder / "items.json").read_text())
         shape, classes, paths = facts["shape"], facts["classes"], facts["paths"]
-        groups = facts.get("groups")  # which older entries do not have
+        groups = facts["groups"]  # an entry from before there were groups is not whole: its source may have some
         images = np.load(folder / "images.npy", mmap_mode="c")  # "c": torch wants writable memory, the file stays
         labels = np.load(folder / "labels.npy")
     except (OSError, ValueError, EOFError, KeyError, TypeError):

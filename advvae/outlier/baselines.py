@@ -39,7 +39,8 @@ def png_bytes(evidence: Evidence) -> Tensor:
 class PixelKnn(NearestNeighbours):
     """Euclidean distance to the k-th nearest training image, on pixels averaged to at most 16 × 16.
 
-    In float64, since it is taken as |a|² + |b|² - 2ab, in which float32 loses what sets near images apart.
+    Training images are kept in float32. Distances are taken in float64, since they are taken as |a|² + |b|² - 2ab, in
+    which float32 loses what sets near images apart.
     """
 
     def statistics(self, evidence: Evidence) -> Tensor:

@@ -6,9 +6,14 @@ is exact up to 2²⁴ images and half the memory traffic; whatever is no count i
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
+COUNTS = 10**8  # draws × images: about 1.5 s per score on one core
+FEWEST = 200  # draws, below which percentiles are too rough
+SIDES = 4  # sets of images whose draws are kept: those of the inliers are the same for every outlier set
+KEPT = 2**26  # bytes of counts that are kept of each, 64 MiB
 BLOCK = 2**17  # counts of one block of draws: 512 KiB, which stay in the processor's cache
 
 
@@ -20,11 +25,30 @@ def drawn_counts(groups: np.ndarray, seed: tuple[int, ...], draws: range) -> np.
         draws: numbers of the draws: what one takes depends on its number, the seed and the number of groups alone.
     """
     n_groups = int(groups.max()) + 1
-    counts = np.empty((len(draws), n_groups), np.float32)
-    for row, draw in zip(counts, draws, strict=True):
+    counts = np.stack([_group_counts(n_groups, seed, draw) for draw in draws])
+    return counts.take(groups, axis=1).astype(np.float32)
+
+
+def affordable(draws: int, n_images: int) -> int:
+    """`draws`, or fewer: as many as make COUNTS counts of this many images, but not fewer than FEWEST."""
+    return min(draws, max(FEWEST, COUNTS // n_images))
+
+
+def _group_counts(n_groups: int, seed: tuple[int, ...], draw: int) -> np.ndarray:
+    """How often a draw takes each group, (n_groups,) uint8: that one is taken 256 times has a chance below 1e-500."""
+    kept = _kept(n_groups, seed)
+    if (counts := kept.get(draw)) is None:
         taken = np.random.default_rng([*seed, draw]).integers(n_groups, size=n_groups)
-        row[:] = np.bincount(taken, minlength=n_groups)
-    return counts.take(groups, axis=1)
+        counts = np.bincount(taken, minlength=n_groups).astype(np.uint8)
+        if (len(kept) + 1) * n_groups <= KEPT:
+            kept[draw] = counts
+    return counts
+
+
+@lru_cache(SIDES)
+def _kept(n_groups: int, seed: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """The counts by draw that are kept of this many groups and seed."""
+    return {}
 
 
 def blocks(draws: int, n: int) -> Iterator[range]:

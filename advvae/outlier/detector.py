@@ -7,7 +7,7 @@ and the p-values of decisions. No outlier and no test image shapes any of it.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier import conformal
 from advvae.outlier.detector_file import SavedDetector, SavedScore, read_detector, recipe, write_detector
-from advvae.outlier.evidence import Evidence, FittedScore, Score
+from advvae.outlier.evidence import Evidence, FittedScore, Score, described
 from advvae.outlier.scores import FUSED
 from advvae.progress import watched
 
@@ -42,12 +42,14 @@ class Detector:
     fuse: the scores that `fused` combines; () = there is no fused score.
     selection: what each score gives (n,) of the `select` half of validation.
     calibration: what each score, `fused` too, gives (m,) of the `calibrate` half.
+    recipes: what each score was (`recipe`) before it learnt and scored anything; a missing one is asked for when saved.
     """
 
     scores: dict[str, Score]
     fuse: tuple[str, ...]
     selection: dict[str, np.ndarray]
     calibration: dict[str, np.ndarray]
+    recipes: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -116,7 +118,7 @@ def make_detector(
     Args:
         scores: those that the networks can give, by name, not yet fitted.
         fuse: names among them that `fused` combines; () = no fused score.
-        train, validation: give the splits; called only where the file lacks a score.
+        train, validation: give the splits; called only where the file lacks a score, and `train` where it is to learn.
         seed: draws the training images, and what a fit draws.
         crop: side of the crops that the networks were trained on; None = whole images.
         known: a detector file to take scores from; None, or no such file = make all.
@@ -128,31 +130,32 @@ def make_detector(
     """
     if absent := [name for name in fuse if name not in scores]:
         raise UserError(f"scores: '{FUSED}' combines {', '.join(fuse)}, but {', '.join(absent)} is not computed")
-    saved = _saved_scores(known, identity, scores)
+    recipes = {name: recipe(score) for name, score in scores.items()}
+    saved = _saved_scores(known, identity, scores, recipes)
     missing = {name: score for name, score in scores.items() if name not in saved}
     selection = {name: score.selection for name, score in saved.items()}
     calibration = {name: score.calibration for name, score in saved.items()}
     if missing:
         settings: dict[str, Any] = {"device": device, "num_workers": num_workers, "crop": crop}
         if to_fit := {name: score for name, score in missing.items() if isinstance(score, FittedScore)}:
-            fit_scores(networks, objective, to_fit, train(), seed=seed, **settings)
+            fit_scores(networks, objective, to_fit, train, seed=seed, **settings)
         halves = validation().halves()
         for half, scored in zip(halves, (selection, calibration), strict=True):
             scored.update(score_split(networks, objective, half, scores=missing, batch_size=CHUNK, **settings))
     if fuse:
         calibration[FUSED] = fused(fuse, selection, calibration)
-    return Detector(dict(scores), fuse, selection, calibration)
+    return Detector(dict(scores), fuse, selection, calibration, recipes)
 
 
 def save_detector(path: Path, detector: Detector, identity: Mapping[str, str]) -> None:
-    """Write a detector file. Other scores that it holds under the same identity stay in it.
+    """Write a detector file. What else it holds stays in it (`write_detector`).
 
     Raises:
         UserError: it cannot be written.
     """
     saved = {
         name: SavedScore(
-            recipe(score),
+            detector.recipes.get(name) or recipe(score),
             score.state if isinstance(score, FittedScore) else {},
             detector.selection[name],
             detector.calibration[name],
@@ -176,28 +179,38 @@ def fit_scores(
     networks: AdversarialVAE,
     objective: Objective,
     scores: Mapping[str, FittedScore],
-    train: Split,
+    train: Split | Callable[[], Split],
     *,
     seed: int,
     device: Device,
     num_workers: int = 0,
     crop: int | None = None,
 ) -> None:
-    """Fit all scores in one pass over at most FIT_IMAGES training images, drawn by the seed."""
+    """Fit all scores in one pass over at most FIT_IMAGES training images, drawn by the seed.
+
+    Args:
+        train: the training images, or what gives them; not called, nor read, where no score learns from images.
+    """
+    learning = {name: score for name, score in scores.items() if score.learns_from_images}
+    for name in scores.keys() - learning.keys():
+        scores[name].fit(torch.empty(0, 0), seed)
+    if not learning:
+        return
+    train = train() if callable(train) else train
     drawn = _fit_order(len(train), seed)[:FIT_IMAGES]
     images_to_fit = train.subset(torch.from_numpy(np.sort(drawn)))  # in their order: they may lie on a disk
-    parts: dict[str, list[Tensor]] = {name: [] for name in scores}
+    parts: dict[str, list[Tensor]] = {name: [] for name in learning}
     with evaluation(networks, device):
         batches = images_to_fit.batches(CHUNK, device, num_workers=num_workers)
         for images in watched(batches, f"fitting on {train.name} {train.split}", math.ceil(len(drawn) / CHUNK)):
             evidence = Evidence(networks, objective, images, crop=crop)
-            for name, score in scores.items():
+            for name, score in learning.items():
                 statistics = score.statistics(evidence)
                 _check_statistics(name, statistics, len(images))
                 parts[name].append(statistics.detach().cpu())
-    for name, score in scores.items():
+    for name, score in learning.items():
         score.fit(torch.cat(parts[name]), seed)
-    logger.info(f"fitted on {len(drawn):,} images of {train.name} {train.split}: {', '.join(scores)}")
+    logger.info(f"fitted on {len(drawn):,} images of {train.name} {train.split}: {', '.join(learning)}")
 
 
 def unfitted_first(n: int, seed: int) -> np.ndarray:
@@ -237,33 +250,29 @@ def score_split(
 
 
 def _saved_scores(
-    known: Path | None, identity: Mapping[str, str], scores: Mapping[str, Score]
+    known: Path | None, identity: Mapping[str, str], scores: Mapping[str, Score], recipes: Mapping[str, str]
 ) -> dict[str, SavedScore]:
     """Those of `scores` that the file holds, by name; the fitted ones among them get their state."""
-    saved = read_detector(known) if known else None
-    if saved is None or saved.identity != dict(identity):
-        return {}
-    found = {}
+    saved = read_detector(known, identity) if known else {}
+    found = {name: saved[name] for name in scores if name in saved and saved[name].recipe == recipes[name]}
     for name, score in scores.items():
-        if name in saved.scores and saved.scores[name].recipe == recipe(score):
-            found[name] = saved.scores[name]
-            if isinstance(score, FittedScore):
-                score.state = found[name].state
+        if name in found and isinstance(score, FittedScore):
+            score.state = found[name].state
     return found
 
 
 def _check_shape(name: str, values: object, n_images: int) -> None:
     if not isinstance(values, Tensor) or values.shape != (n_images,):
         raise UserError(
-            f"scores: '{name}' gave {_kind(values)} for {n_images} images: return a tensor ({n_images},), one number "
-            "per image"
+            f"scores: '{name}' gave {described(values)} for {n_images} images: return a tensor ({n_images},), one "
+            "number per image"
         )
 
 
 def _check_statistics(name: str, statistics: object, n_images: int) -> None:
     if not isinstance(statistics, Tensor) or statistics.ndim != 2 or len(statistics) != n_images:
         raise UserError(
-            f"scores: the statistics of '{name}' are {_kind(statistics)} for {n_images} images: return a tensor "
+            f"scores: the statistics of '{name}' are {described(statistics)} for {n_images} images: return a tensor "
             f"({n_images}, k), one row per image"
         )
     if not statistics.isfinite().all():
@@ -271,10 +280,6 @@ def _check_statistics(name: str, statistics: object, n_images: int) -> None:
             f"scores: '{name}' cannot be fitted, its statistics of some training images are not finite: train again or "
             "leave the score out"
         )
-
-
-def _kind(values: object) -> str:
-    return f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
 
 
 def _finite(name: str, values: np.ndarray, split: Split) -> np.ndarray:

@@ -3,22 +3,30 @@
 It loads with `torch.load(path, weights_only=True)` into nested dicts of tensors and plain values:
 
     format      version of this layout
-    identity    what the scores were made from: checksums of the networks, dataset, seed
-    scores      of each score: recipe, state, and its values of both halves of validation (selection, calibration)
+    detectors   of each identity, the newest first:
+        identity    what the scores were made from: checksums of the networks, dataset, seed
+        scores      of each score: recipe, state, and its values of both halves of validation (selection, calibration)
 """
 
 import hashlib
+import io
 import logging
+import pickle
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from advvae.data.locks import exclusive
 from advvae.data.store import code_of
 from advvae.errors import UserError
 from advvae.files import replacing
@@ -26,7 +34,9 @@ from advvae.outlier.evidence import Score
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+IDENTITIES = 4  # the newest that a file keeps, such as seeds
+LEARNT = ("state", "_copied")  # attributes of a score that are no part of its recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,63 +63,126 @@ class SavedDetector:
 
 
 def write_detector(path: Path, saved: SavedDetector) -> None:
-    """Write a detector file. Other scores that it holds under the same identity stay in it.
+    """Write a detector file. What it holds of other scores stays in it, and of the newest IDENTITIES identities.
+
+    Only one process at a time does so, and none takes out what another has just written.
 
     Raises:
         UserError: it cannot be written.
     """
-    scores = saved.scores
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(path.with_name(f".{path.name}.lock"), f"writing {path}"):
+            content = {"format": FORMAT, "detectors": [_plain(detector) for detector in _merged(path, saved)]}
+            with replacing(path) as unfinished, unfinished.open("wb") as file:
+                torch.save(content, file)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    except RuntimeError as error:  # how torch reports a full disk
+        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_detector(path: Path, identity: Mapping[str, str]) -> dict[str, SavedScore]:
+    """What a detector file holds under an identity, by name.
+
+    Nothing where there is no such file, where an older version wrote it, or, which is said, where it cannot be used.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return _scores_of(identity, _load(path))
+    except Exception as error:  # torch raises many kinds, and a foreign file may hold anything
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+        logger.warning(f"{path} is damaged, or no detector file ({reason}): its scores are made again")
+        return {}
+
+
+def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
+    """What is saved, then what else the file holds."""
+    before: list[SavedDetector] = []
     with suppress(Exception):  # what cannot be used is replaced; whoever wanted to read it has been told
         before = _load(path)
-        scores = before.scores | scores if before.identity == saved.identity else scores
-    content = {
+    grown = SavedDetector(saved.identity, _scores_of(saved.identity, before) | saved.scores)
+    return [grown, *(detector for detector in before if detector.identity != saved.identity)][:IDENTITIES]
+
+
+def _scores_of(identity: Mapping[str, str], detectors: list[SavedDetector]) -> dict[str, SavedScore]:
+    return next((detector.scores for detector in detectors if detector.identity == dict(identity)), {})
+
+
+def _plain(detector: SavedDetector) -> dict[str, Any]:
+    scores = {
         name: {
             "recipe": score.recipe,
             "state": score.state,
             "selection": torch.from_numpy(score.selection),
             "calibration": torch.from_numpy(score.calibration),
         }
-        for name, score in scores.items()
+        for name, score in detector.scores.items()
     }
-    try:
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            torch.save({"format": FORMAT, "identity": saved.identity, "scores": content}, file)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
+    return {"identity": detector.identity, "scores": scores}
 
 
-def read_detector(path: Path) -> SavedDetector | None:
-    """What a detector file holds; None where there is no such file, or, which is said, none that can be used."""
-    if not path.exists():
-        return None
-    try:
-        return _load(path)
-    except Exception as error:  # torch raises many kinds, and a foreign file may hold anything
-        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
-        logger.warning(f"{path} is damaged, or no detector file ({reason}): its scores are made again")
-        return None
-
-
-def _load(path: Path) -> SavedDetector:
+def _load(path: Path) -> list[SavedDetector]:
     content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["format"] < FORMAT:
+        return []
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, not {FORMAT}")
+    return [_saved(detector) for detector in content["detectors"]]
+
+
+def _saved(plain: dict[str, Any]) -> SavedDetector:
     scores = {
         name: SavedScore(s["recipe"], dict(s["state"]), s["selection"].numpy(), s["calibration"].numpy())
-        for name, s in content["scores"].items()
+        for name, s in plain["scores"].items()
     }
-    return SavedDetector(dict(content["identity"]), scores)
+    return SavedDetector(dict(plain["identity"]), scores)
 
 
 def recipe(score: Score) -> str:
-    """What a score is beside what it learnt: its name in its module, its arguments, a digest of a user's own code."""
+    """What a score is beside what it learnt: its name in its module, and a digest of all else that shapes it.
+
+    That is: arguments and attributes, private ones too, but LEARNT; a user's own code; the version of this package.
+    """
     plain: Any = score.func if isinstance(score, partial) else score
-    arguments = (score.args, score.keywords) if isinstance(score, partial) else _arguments(plain)
+    arguments = (score.args, score.keywords) if isinstance(score, partial) else None
     kind = plain if hasattr(plain, "__qualname__") else type(plain)
-    code = hashlib.sha256(code_of(kind).encode()).hexdigest()[:16]
-    return f"{kind.__module__}.{kind.__qualname__} {arguments} {code}"
+    facts = (version("advvae"), code_of(kind), arguments, _attributes(plain))
+    return f"{kind.__module__}.{kind.__qualname__} {_digest(facts)}"
 
 
-def _arguments(score: Any) -> dict[str, Any]:
-    """An object's public attributes but its state; a function's are what it declares."""
-    return {name: value for name, value in vars(score).items() if name != "state" and not name.startswith("_")}
+def _attributes(plain: Any) -> object:
+    """What an object or a function holds: for a function, beside what it declares, what it has taken from outside."""
+    if isinstance(plain, MethodType):
+        return plain.__self__, _attributes(plain.__func__)
+    held = getattr(plain, "__dict__", None)
+    if held is None:
+        return plain
+    attributes = {name: held[name] for name in sorted(held) if name not in LEARNT}
+    if not isinstance(plain, FunctionType):
+        return attributes
+    closure = [cell.cell_contents for cell in plain.__closure__ or ()]
+    return attributes, closure, plain.__defaults__, plain.__kwdefaults__
+
+
+def _digest(facts: object) -> str:
+    """Equal for equal facts; never the same for what cannot be pickled, of which nothing tells whether it is equal."""
+    content = io.BytesIO()
+    try:
+        pickler = _ByValue(content)
+        pickler.fast = True  # else one object twice and two equal ones differ
+        pickler.dump(facts)
+    except Exception:  # objects raise what they like
+        return uuid.uuid4().hex
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+class _ByValue(pickle.Pickler):
+    """Takes a tensor by its values: torch's own pickle of it holds its address."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return list, ((str(value.dtype), tuple(value.shape), content),)

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import adaptive_avg_pool1d, normalize
 
 from advvae.outlier.evidence import CROPS, DISCRIMINATOR, FEATURES, VAE, Evidence, FittedScore, needs
 from advvae.outlier.fitting import LedoitWolfMahalanobis, NearestNeighbours, positive
 
+MOST_FEATURES = 2048  # that are kept of an image: a bank of 10,000 images takes 82 MB, a covariance 34 MB
 CROPS_AT_ONCE = 256  # that go through D together: at 64 px and 128 channels, a map of theirs takes 134 MB
 
 
@@ -31,13 +32,24 @@ def feature_distance(evidence: Evidence) -> Tensor:
     return (evidence.features - evidence.reconstruction_features).norm(dim=1)
 
 
+def pooled(features: Tensor) -> Tensor:
+    """Features (B, F) as they are up to MOST_FEATURES; more are averaged, neighbours together, to that many.
+
+    Neighbours are pixels of one map before they are maps. What is averaged does not depend on the images.
+    """
+    return features if features.shape[1] <= MOST_FEATURES else adaptive_avg_pool1d(features[None], MOST_FEATURES)[0]
+
+
 @needs(FEATURES)
 class FeatureKnn(NearestNeighbours):
-    """Cosine distance of f(x) to the k-th nearest training image, with D's penultimate features f (Sun et al. 2022)."""
+    """Cosine distance of f(x) to the k-th nearest training image, with D's penultimate features f (Sun et al. 2022).
+
+    More than 2,048 features are averaged to that many (`pooled`).
+    """
 
     def statistics(self, evidence: Evidence) -> Tensor:
         """(B, F), each scaled to length 1."""
-        return normalize(evidence.features)
+        return normalize(pooled(evidence.features))
 
     def distances(self, statistics: Tensor, bank: Tensor) -> Tensor:
         return 1 - statistics @ bank.T
@@ -47,11 +59,11 @@ class FeatureKnn(NearestNeighbours):
 class FeatureMahalanobis(LedoitWolfMahalanobis):
     """Mahalanobis distance of D's penultimate features f(x) from the training images' (Lee et al. 2018).
 
-    With a shrunk covariance, as in Rippel et al. 2021.
+    With a shrunk covariance, as in Rippel et al. 2021. More than 2,048 features are averaged to that many (`pooled`).
     """
 
     def statistics(self, evidence: Evidence) -> Tensor:
-        return evidence.features
+        return pooled(evidence.features)
 
 
 @needs(DISCRIMINATOR, CROPS)
@@ -64,6 +76,8 @@ class PatchDiscriminator(FittedScore):
     Args:
         crops: of each image.
     """
+
+    learns_from_images = False
 
     def __init__(self, crops: int = 64) -> None:
         self.crops = positive("crops", crops)

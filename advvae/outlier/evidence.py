@@ -11,7 +11,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from advvae.errors import UserError
 from advvae.losses import Objective, kl_divergence, mean_squared_error
 from advvae.models import AdversarialVAE
+from advvae.models.conv import Discriminator
 
 VAE = "an encoder and a decoder"  # what a score may need, in words
 DISCRIMINATOR = "a discriminator"
@@ -31,7 +32,7 @@ CROPS = "networks trained on crops (crop=...)"
 class Evidence:
     """What the networks say of one batch. Each part is computed when a score first asks for it, and only once.
 
-    All parts are float32, at the networks' running statistics and the posterior mean.
+    What networks say is float32, at their running statistics and the posterior mean.
 
     Attributes:
         networks, objective: what was trained, and what it was trained for.
@@ -40,7 +41,7 @@ class Evidence:
             networks cannot take; None = they were trained on such images.
 
     Raises:
-        UserError: from a part whose network is not there.
+        UserError: from a part whose network is not there, or was trained on crops and cannot take whole images.
     """
 
     def __init__(self, networks: AdversarialVAE, objective: Objective, images: Tensor, crop: int | None = None) -> None:
@@ -77,7 +78,7 @@ class Evidence:
     @cached_property
     def features(self) -> Tensor:
         """D's penultimate features of x, (B, F)."""
-        return self._features(self.images)
+        return self._features(self._whole_images)
 
     @cached_property
     def reconstruction_features(self) -> Tensor:
@@ -87,12 +88,14 @@ class Evidence:
     @cached_property
     def logit(self) -> Tensor:
         """D(x), (B,), larger = more real."""
-        return self._to_logit(self.features) if self._has_features else self._discriminate(self.images)
+        if self._logit_is_of_features:
+            return self._to_logit(self.features)
+        return self._discriminate(self._whole_images)
 
     @cached_property
     def reconstruction_logit(self) -> Tensor:
         """D of the reconstruction, (B,), larger = more real."""
-        if self._has_features:
+        if self._logit_is_of_features:
             return self._to_logit(self.reconstruction_features)
         return self._discriminate(self.reconstruction)
 
@@ -106,17 +109,35 @@ class Evidence:
     def _posterior(self) -> tuple[Tensor, Tensor]:
         if not self.networks.has_vae:
             raise UserError(f"a score asks for {VAE}, and none was found: set checkpoint=<train run>")
-        return self.networks.encode(self.images)
+        return self.networks.encode(self._whole_images)
 
     @property
-    def _has_features(self) -> bool:
-        return hasattr(self.networks.discriminator, "features")
+    def _whole_images(self) -> Tensor:
+        """`images`, for a network to look at as they are. Raises UserError where none can."""
+        if self.crop is not None:
+            raise UserError(
+                f"the networks were trained on crops of {self.crop} px, and the score looks at whole images"
+            )
+        return self.images
+
+    @property
+    def _logit_is_of_features(self) -> bool:
+        """Whether D makes its logit from its features, which are then computed once; a user's own D may not."""
+        kind = type(self.networks.discriminator)
+        return issubclass(kind, Discriminator) and kind.forward is Discriminator.forward
 
     def _features(self, images: Tensor) -> Tensor:
-        if not self._has_features:
-            raise UserError(f"a score asks for {FEATURES}, and none was found: set discriminator_checkpoint=<file>")
         discriminator: Any = self.networks.discriminator
-        return discriminator.features(images)
+        if not hasattr(discriminator, "features"):
+            raise UserError(f"a score asks for {FEATURES}, and none was found: set discriminator_checkpoint=<file>")
+        features = discriminator.features(images)
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+            n = len(images)
+            raise UserError(
+                f"features() of the discriminator gave {described(features)} for {n} images: return a tensor ({n}, F), "
+                "or leave out the scores that look at features"
+            )
+        return features
 
     def _to_logit(self, features: Tensor) -> Tensor:
         discriminator: Any = self.networks.discriminator
@@ -130,6 +151,11 @@ class Evidence:
         return self.networks.discriminate(images)
 
 
+def described(values: object) -> str:
+    """What was given instead of the tensor that is needed, in words."""
+    return f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+
+
 def _png_size(pixels: np.ndarray) -> int:
     """Bytes of the PNG file of an image (H, W, 1 or 3) uint8."""
     file = io.BytesIO()
@@ -141,17 +167,15 @@ Score = Callable[[Evidence], Tensor]
 ScoreType = TypeVar("ScoreType", bound=Callable[..., Any])
 
 
-def needs(*networks: str, gradients: bool = False) -> Callable[[ScoreType], ScoreType]:
+def needs(*networks: str) -> Callable[[ScoreType], ScoreType]:
     """Declare what a score, a function or a class, cannot do without: it is left out where that is not there.
 
     Args:
         networks: of `VAE`, `DISCRIMINATOR`, `FEATURES`, `CROPS`.
-        gradients: the score trains something for every image, and is slow.
     """
 
     def declare(score: ScoreType) -> ScoreType:
         score.needs = networks  # type: ignore[attr-defined]
-        score.gradients = gradients  # type: ignore[attr-defined]
         return score
 
     return declare
@@ -165,8 +189,10 @@ class FittedScore(ABC):
 
     Attributes:
         state: all that `fit` learnt, on the CPU; a score with the same constructor arguments and state is the same.
+        learns_from_images: False = `fit` draws from the seed alone; it is then given (0, 0) statistics.
     """
 
+    learns_from_images: ClassVar[bool] = True
     state: dict[str, Tensor]
     _copied: tuple[Any, Any, Any, dict[str, Tensor]] = (None, None, None, {})  # a state, device, type, and the copy
 

@@ -8,7 +8,7 @@ from advvae.outlier.evidence import FittedScore
 
 ROUNDING = 1e-6  # relative spread of a float32 statistic below which it is a constant and its spread is rounding
 RIDGE = 1e-6  # added to the variances of standardised statistics: some may follow from others
-QUERIES = 1024  # rows compared with a bank at once: distances of 1,024 × 10,000 images take 40 MB
+QUERIES = 1024  # rows compared with a bank at once: distances to 10,000 images take 80 MB in float64
 
 
 def positive(name: str, value: int) -> int:

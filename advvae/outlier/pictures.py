@@ -127,10 +127,17 @@ def auroc_bars(evaluations: Mapping[str, Mapping[str, Interval]], baselines: Col
 
 
 def auroc_map(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Path, *, row_name: str = "score"
+    values: np.ndarray,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    path: Path,
+    *,
+    row_name: str = "score",
+    column_name: str = "outliers",
+    title: str = "AUROC",
 ) -> None:
-    """Draw AUROCs (rows, outlier sets), NaN as "–": a row per score, or, by `row_name`, per set trained on."""
-    heat_map(values, rows, columns, row_name, "outliers", "AUROC", path, limits=(0, 1), missing="–")
+    """Draw AUROCs (rows, columns), NaN as "–", in colours from 0 to 1, so that maps can be compared."""
+    heat_map(values, row_labels, column_labels, row_name, column_name, title, path, limits=(0, 1), missing="–")
 
 
 def error_maps(
@@ -145,7 +152,7 @@ def error_maps(
     """
     from scipy.ndimage import gaussian_filter
 
-    difference = ((images - reconstructions).abs().mean(1) / 2).double().cpu().numpy()
+    difference = ((images - reconstructions).abs().mean(1) / 2).cpu().double().numpy()  # MPS has no float64
     smoothed = gaussian_filter(difference, sigma=images.shape[-1] / 16, axes=(-2, -1))
     parts = [to_pixels(part).expand(-1, 3, -1, -1) for part in (images, reconstructions)]
     parts += [_coloured(map_, map_.max()) for map_ in (difference, smoothed)]

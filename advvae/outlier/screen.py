@@ -170,7 +170,7 @@ def _most_outlying(places: Sequence[Place], images: Split, judged: Judged) -> li
     first = np.argsort(-judged.scores, kind="stable")[:SHOWN]
     pixels = torch.cat(list(images.subset(torch.from_numpy(first)).batches(SHOWN)))
     return [
-        Outlying(judged.scores[i], image, f"{places[i]}\n{judged.scores[i]:.4g}, p = {judged.p_values[i]:.2g}")
+        Outlying(judged.scores[i], image.clone(), f"{places[i]}\n{judged.scores[i]:.4g}, p = {judged.p_values[i]:.2g}")
         for i, image in zip(first, pixels, strict=True)
     ]
 

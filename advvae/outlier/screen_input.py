@@ -1,7 +1,8 @@
 """A user's own images, decoded as they are scored: they may be patients', so no copy of them goes to the disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from advvae.data import Split
-from advvae.data.array import Array
+from advvae.data.array import Array, check_shape
 from advvae.data.files import SUFFIXES, ImageFiles, image_files
 from advvae.data.images import resized, to_array
 from advvae.data.store import one_line
@@ -56,19 +57,25 @@ class ScreenInput:
         self.channels = channels
         self.unreadable: list[Unreadable] = []
         self._sets = _image_sets(path.expanduser())
+        if not any(images.n for images in self._sets):
+            raise UserError(f"input={path} holds no images")
 
     @property
     def n_chunks(self) -> int:
-        return sum(-(-len(images) // CHUNK) for _, images in self._sets)
+        return sum(-(-images.n // CHUNK) for images in self._sets)
 
     def chunks(self) -> Iterator[tuple[list[Place], Split]]:
         """All images that can be read, in order, at most CHUNK of them together, and where each comes from."""
-        for places, images in self._sets:
-            for start in range(0, len(places), CHUNK):
-                read: list[Place] = []
-                arrays = self._arrays(places[start : start + CHUNK], images, read)
-                if parts := list(resized(arrays, self.size, self.channels)):
-                    yield read, self._split(read, parts)
+        for image_set in self._sets:
+            yield from self._chunks_of(image_set)
+
+    def _chunks_of(self, image_set: "ImageSet") -> Iterator[tuple[list[Place], Split]]:
+        images = image_set.open()  # which this call alone holds: sets do not lie in memory together
+        for start in range(0, image_set.n, CHUNK):
+            read: list[Place] = []
+            places = [image_set.place(index) for index in range(start, min(start + CHUNK, image_set.n))]
+            if parts := list(resized(self._arrays(places, images, read), self.size, self.channels)):
+                yield read, self._split(read, parts)
 
     def _arrays(self, places: Sequence[Place], images: Sequence[Any], read: list[Place]) -> Iterator[np.ndarray]:
         """The images at these places as H×W×C arrays, one at a time; a place joins `read` or `unreadable`."""
@@ -98,8 +105,20 @@ class ScreenInput:
         )
 
 
-def _image_sets(path: Path) -> list[tuple[list[Place], Sequence[Any]]]:
-    """The places of images, and the sequence that gives each by its index."""
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one array or folder.
+
+    place: where the image of an index, 0 ... n - 1, comes from.
+    open: gives the sequence of the images.
+    """
+
+    n: int
+    place: Callable[[int], Place]
+    open: Callable[[], Sequence[Any]]
+
+
+def _image_sets(path: Path) -> list[ImageSet]:
     if not path.exists():
         raise UserError(f"input={path}: there is nothing there; name a folder of images, or an .npy or .npz file")
     if path.is_file() and not path.name.lower().endswith(SUFFIXES):
@@ -108,11 +127,27 @@ def _image_sets(path: Path) -> list[tuple[list[Place], Sequence[Any]]]:
     files = image_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError(f"input={path} holds no images (looked for {', '.join(suffix[1:] for suffix in SUFFIXES)})")
-    return [([Place(str(file), index) for index, file in enumerate(files)], ImageFiles(files))]
+    return [ImageSet(len(files), lambda index: Place(str(files[index]), index), lambda: ImageFiles(files))]
 
 
-def _array_images(array: Array, split: str) -> tuple[list[Place], Sequence[Any]]:
+def _array_images(array: Array, split: str) -> ImageSet:
     """The images of a split; where there are several, its name joins the file's."""
-    images = array.read(split, Path()).images
     path = f"{array.file}:{split}" if len(array.splits) > 1 else str(array.file)
-    return [Place(path, index) for index in range(len(images))], images
+    return ImageSet(_count(array, split), partial(Place, path), lambda: array.read(split, Path()).images)
+
+
+def _count(array: Array, split: str) -> int:
+    """How many images a split has, by the header of its array. Raises UserError for what is no array of images."""
+    with array.opened() as arrays:
+        key = f"{split}_images" if f"{split}_images" in arrays else "images"
+        shape = _npz_shape(arrays, key) if isinstance(arrays, np.lib.npyio.NpzFile) else arrays[key].shape
+    check_shape(np.broadcast_to(np.uint8(0), shape), f"{array.file}: {key}")
+    return shape[0]
+
+
+def _npz_shape(arrays: np.lib.npyio.NpzFile, key: str) -> tuple[int, ...]:
+    assert arrays.zip is not None, "it is open"
+    with arrays.zip.open(f"{key}.npy") as file:
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        return read(file)[0]

@@ -1,7 +1,8 @@
 """How well scores tell two sets of images apart. Everything is rank-based: no score is squashed first.
 
 Intervals are 95 % percentile intervals of a paired bootstrap (Efron & Tibshirani 1993): each draw resamples inliers and
-outliers, the same ones for every score, and the same inliers for every outlier set.
+outliers, the same ones for every score, and the same inliers for every outlier set. There are 1,000 draws, or fewer
+where both sets together have more than 100,000 images: as many as make 10⁸ drawn counts, but 200 at least.
 """
 
 import math
@@ -11,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from advvae.outlier.bootstrap import Ranking, blocks, cumulated, drawn_counts
+from advvae.outlier.bootstrap import Ranking, affordable, blocks, cumulated, drawn_counts
 
 METRICS = (
     "auroc",
@@ -115,6 +116,7 @@ def evaluate_scores(
     *,
     in_groups: np.ndarray | None = None,
     out_groups: np.ndarray | None = None,
+    paired: bool = False,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Evaluation:
@@ -124,15 +126,18 @@ def evaluate_scores(
         inliers, outliers: score -> (n_in,) and (n_out,), larger = more outlying.
         in_groups, out_groups: (n_in,) and (n_out,), such as the patient of each image: draws then take whole groups,
             since the images of one patient are no independent evidence.
+        paired: the outliers are the inliers themselves, row by row, after a shift: a draw takes both or neither.
+        draws: at most; fewer of very many images (`bootstrap.affordable`).
     """
     n_in, n_out = (len(next(iter(scores.values()))) for scores in (inliers, outliers))
     in_rows, out_rows = _numbered(in_groups, n_in), _numbered(out_groups, n_out)
+    draws = affordable(draws, n_in + n_out)
     sampled = {score: np.full((len(METRICS), draws), math.nan) for score in inliers}
     if min(in_rows.max(), out_rows.max()) >= 1:
         rankings = {score: Ranking(np.float64(inliers[score]), np.float64(outliers[score])) for score in inliers}
         for block in blocks(draws, max(n_in, n_out)):
             in_counts = drawn_counts(in_rows, (seed, INLIERS), block)
-            out_counts = drawn_counts(out_rows, (seed, OUTLIERS), block)
+            out_counts = in_counts if paired else drawn_counts(out_rows, (seed, OUTLIERS), block)
             for score, ranking in rankings.items():
                 sampled[score][:, block.start : block.stop] = ranking.metrics(in_counts, out_counts)
     metrics = {}
@@ -148,13 +153,15 @@ def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Mean over outlier sets of the same scores, with intervals from the means of each draw.
 
     A set whose metrics are undefined is left out of the mean. `n_in` is that of the first, `n_out` counts the images of
-    all sets.
+    all sets. Of sets with more draws than others, the first draws are used, which are paired.
     """
     metrics, draws = {}, {}
     for score in evaluations[0].metrics:
         defined = [e for e in evaluations if not math.isnan(e.auroc(score))]
         values = {m: float(np.mean([float(e.metrics[score][m]) for e in defined])) for m in METRICS} if defined else {}
-        draws[score] = np.mean([e.draws[score] for e in defined or evaluations], axis=0)
+        sampled = [e.draws[score] for e in defined or evaluations]
+        fewest = min(each.shape[1] for each in sampled)
+        draws[score] = np.mean([each[:, :fewest] for each in sampled], axis=0)
         metrics[score] = _with_intervals(values, draws[score])
     n_out = sum(e.n_out for e in evaluations)
     return Evaluation(evaluations[0].n_in, n_out, metrics, draws, evaluations[0].n_in_groups)
@@ -205,6 +212,7 @@ def roc_band(
     *,
     in_groups: np.ndarray | None = None,
     out_groups: np.ndarray | None = None,
+    paired: bool = False,
     draws: int = BAND_DRAWS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise 95 % band of the share of outliers caught where a share `grid` (k,) of inliers is flagged: low, high.
@@ -222,7 +230,8 @@ def roc_band(
     for block in blocks(draws, len(thresholds)):
         shares = []  # of inliers flagged, then of outliers caught, at each threshold
         for side in (INLIERS, OUTLIERS):
-            sums = cumulated(drawn_counts(rows[side], (seed, side), block).take(orders[side], axis=1))
+            drawn = INLIERS if paired else side
+            sums = cumulated(drawn_counts(rows[drawn], (seed, drawn), block).take(orders[side], axis=1))
             shares.append(1 - sums.take(below[side], axis=1) / sums[:, -1:])
         curves += [np.interp(grid, flagged, caught) for flagged, caught in zip(*shares, strict=True)]
     low, high = np.percentile(curves, INTERVAL, axis=0)

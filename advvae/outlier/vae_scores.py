@@ -166,7 +166,7 @@ class Iwae(NoisyBound):
         return math.log(self.k) - torch.stack(log_ratios).logsumexp(0)
 
 
-@needs(VAE, gradients=True)
+@needs(VAE)
 class LikelihoodRegret(NoisyBound):
     """How much the ELBO of an image gains, in nats, when the encoder is trained on it alone (Xiao et al. 2020).
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from advvae.data.shifts import SEVERITIES, SHIFTS, shift_names, shifted
+from advvae.data.shifts import shifted
 from advvae.data.splits import Split
+from advvae.shift_names import SEVERITIES, SHIFTS, shift_names
 
 ALL = shift_names("shifts")
 

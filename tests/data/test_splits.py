@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,15 +14,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advvae.data import Items, Split, load_split, splits
-from advvae.data.splits import divide, official_split, split_rows, to_floats
+from advvae.data.splits import divide, nearest_end, official_split, split_rows, to_floats
 from advvae.errors import UserError
 
 
 class Numbered:
     """Image i of a split is filled with the value i, and has the class i mod 10."""
 
-    def __init__(self, dtype: str = "uint8", **counts: int) -> None:
+    def __init__(self, dtype: str = "uint8", per_group: int | None = None, **counts: int) -> None:
         self.dtype = dtype
+        self.per_group = per_group
         self.counts = counts
 
     @property
@@ -31,7 +33,8 @@ class Numbered:
     def read(self, split: str, data_dir: Path) -> Items:
         numbers = np.arange(self.counts[split])
         images = np.broadcast_to(numbers[:, None, None].astype(self.dtype), (len(numbers), 8, 8))
-        return Items(list(images), numbers % 10, [f"c{i}" for i in range(10)], [f"{i}.png" for i in numbers])
+        groups = None if self.per_group is None else numbers // self.per_group
+        return Items(list(images), numbers % 10, [f"c{i}" for i in range(10)], [f"{i}.png" for i in numbers], groups)
 
 
 @pytest.fixture
@@ -72,6 +75,66 @@ def test_cuts_are_always_the_same() -> None:
     """On another machine, or years later, a run tests on the same images: these numbers must never change."""
     assert split_rows("test", ["train"], 20).tolist() == [2, 4, 6, 19]
     assert split_rows("val", ["train"], 20).tolist() == [13, 16]
+
+
+@pytest.mark.parametrize("official", [("train",), ("train", "test"), ("train", "val")])
+def test_without_groups_shares_are_exact(official: Sequence[str]) -> None:
+    for n in range(1, 60):
+        order = np.random.default_rng(0).permutation(n)
+        n_test = max(1, round(0.2 * n)) if official == ("train",) else 0
+        n_val = max(1, round(0.1 * (n - n_test)))
+        expected = {"val": order[n_test : n_test + n_val], "train": order[n_test + n_val :]}
+        expected |= {"test": order[:n_test]} if official == ("train",) else {}
+        for split, rows in expected.items():
+            assert split_rows(split, official, n).tolist() == sorted(rows)
+
+
+@pytest.mark.parametrize("sizes", [[5] * 20, [1, 2, 3, 4, 30, 5, 5, 6, 14, 30], [1] * 100])
+@pytest.mark.parametrize("kind", [int, str])
+def test_no_group_is_in_two_splits(sizes: list[int], kind: type) -> None:
+    groups: np.ndarray = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(kind)
+    rows = {split: split_rows(split, ["train"], 100, groups) for split in ALL}
+    assert sorted(torch.cat(list(rows.values())).tolist()) == list(range(100))
+    found = [set(groups[rows[split].numpy()]) for split in ALL]
+    assert sum(map(len, found)) == len(sizes)
+    assert abs(len(rows["test"]) - 20) <= max(sizes) / 2
+    if len(sizes) > 10:  # groups of 5 or 1 image: as without any, 20 of 100 to test on and 8 of the others to validate
+        assert (len(rows["test"]), len(rows["val"])) == (20, 10 if sizes[0] == 5 else 8)
+
+
+def test_few_groups_still_give_every_split_one() -> None:
+    def counts(n_groups: int, official: Sequence[str] = ("train",)) -> list[int]:
+        groups = np.arange(40 * n_groups) % n_groups
+        return [len(split_rows(split, official, len(groups), groups)) // 40 for split in ALL]
+
+    assert counts(3) == [1, 1, 1]
+    assert counts(4) == [1, 2, 1]  # two to validate, for its halves
+    assert counts(10) == [6, 2, 2]
+    assert counts(2, ("train", "test"))[:2] == [1, 1]
+    for sizes in itertools.permutations([1, 4, 25]):
+        groups = np.repeat(np.arange(3), sizes)
+        assert sorted(len(split_rows(split, ["train"], 30, groups)) for split in ALL) == [1, 4, 25]
+
+
+@pytest.mark.parametrize(
+    ("ends", "wanted", "left", "expected"),
+    [([3, 9, 10], 5, 0, 3), ([3, 9, 10], 7, 0, 9), ([3, 9, 10], 6, 0, 3), ([3, 9, 10], 9, 2, 3), ([3], 3, 1, 3)],
+)
+def test_the_nearest_end_of_a_group(ends: list[int], wanted: int, left: int, expected: int) -> None:
+    assert nearest_end(np.array(ends), wanted, left=left) == expected
+    assert nearest_end(np.array([], dtype=np.int64), wanted, left=left) == 0
+
+
+def test_prepared_groups_stay_whole(tmp_path: Path) -> None:
+    def groups(split: str) -> set[int]:
+        source = Numbered(per_group=7, train=140)
+        found = load_split(source, split, name="numbered", size=8, channels=1, data_dir=tmp_path).groups
+        assert found is not None
+        return set(found.tolist())
+
+    train, val, test = map(groups, ALL)
+    assert (len(train), len(val), len(test)) == (14, 2, 4)
+    assert train | val | test == set(range(20))
 
 
 def test_split_that_is_not_there() -> None:
@@ -149,6 +212,18 @@ def test_halves_are_disjoint_and_always_the_same(load: Any) -> None:
     assert sorted(select.rows.tolist() + calibrate.rows.tolist()) == list(range(50))
     assert load("test").halves()[0].rows.tolist() == select.rows.tolist()
     assert [len(half) for half in load("test", counts={"test": 5}).halves()] == [3, 2]
+
+
+def test_no_group_is_in_both_halves(load: Any) -> None:
+    split = load("test")
+    for groups in (np.arange(50) % 7, np.minimum(np.arange(50), 30)):  # groups of 7 or 8; one of 20 and 30 of 1
+        select, calibrate = (half.groups for half in replace(split, groups=groups).halves())
+        assert not set(select) & set(calibrate)
+        assert len(select) + len(calibrate) == 50
+        assert abs(len(select) - 25) <= 10
+    alone = replace(split, groups=np.arange(50)).halves()[0]
+    assert alone.rows.tolist() == split.halves()[0].rows.tolist()
+    assert [len(half) for half in replace(split, groups=np.zeros(50)).halves()] == [50, 0]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (1, [1]), (4, [4])])

@@ -330,14 +330,19 @@ def test_groups_survive(groups: np.ndarray, tmp_path: Path) -> None:
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_entry_from_before_there_were_groups_is_read(tmp_path: Path) -> None:
-    prepared(tmp_path, Given(name="old"))
+def test_entry_from_before_there_were_groups_is_made_again(tmp_path: Path) -> None:
+    source = Given(IMAGES[:4], name="old", groups=np.array([0, 0, 1, 1]))
+    prepared(tmp_path, source)
     (entry,) = entries(tmp_path / "cache")
     facts = json.loads((entry / "items.json").read_text())
     del facts["groups"]
     (entry / "items.json").write_text(json.dumps(facts))
-    assert prepared(tmp_path, Given(name="old")).groups is None
-    assert Given.reads["old"] == 1
+    for _ in range(2):
+        found = prepared(tmp_path, source).groups
+        assert found is not None
+        assert found.tolist() == [0, 0, 1, 1]
+    assert Given.reads["old"] == 2
+    assert entries(tmp_path / "cache") == [entry]
 
 
 def test_names_and_paths_survive(tmp_path: Path) -> None:

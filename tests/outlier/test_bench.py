@@ -1,6 +1,7 @@
 import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,18 @@ def test_several_sets_are_averaged(find: Callable, make_split: SplitMaker, tmp_p
     assert alone["sets"]["set 2"] == result["sets"]["set 2"]
 
 
+def test_draws_take_an_image_and_its_shift_together(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
+    """Every image grows by the same amount: drawn apart, the two sides would vary against each other."""
+    inliers = make_split(200)
+    brighter = replace(inliers, name="brighter", transform=lambda images, rows: images + 0.02)
+    shift = find(inliers, brighter, scores={"brightness": brightness})["scores"]["brightness"]
+    apart = find(inliers, replace(brighter, images=inliers.images.clone()), scores={"brightness": brightness})
+    width = apart["scores"]["brightness"]["auroc_high"] - apart["scores"]["brightness"]["auroc_low"]
+    assert shift["auroc_high"] - shift["auroc_low"] < 0.5 * width
+    controls = {row["control"]: row for row in read(tmp_path / "controls.csv")}
+    assert controls["set against itself"]["low"] == controls["set against itself"]["high"] == "0.5"
+
+
 def test_larger_is_more_outlying(find: Callable, make_split: SplitMaker) -> None:
     dark, bright = make_split(20), make_split(20, seed=1, darkest=250)
     result = find(dark, bright, scores={"brightness": brightness})
@@ -181,7 +194,7 @@ def test_shared_images_are_counted_and_told(
 
 
 def test_controls_come_out_at_chance_for_an_honest_score(
-    find: Callable, make_split: SplitMaker, tmp_path: Path
+    find: Callable, make_split: SplitMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def of_its_batch(evidence: Evidence) -> Tensor:
         return brightness(evidence) - brightness(evidence).mean()  # as under batch statistics
@@ -190,6 +203,8 @@ def test_controls_come_out_at_chance_for_an_honest_score(
     controls = {(row["control"], row["score"]): float(row["auroc"]) for row in read(tmp_path / "controls.csv")}
     assert controls["set against itself", "brightness"] == 0.5
     assert controls["set against itself", "of_its_batch"] != 0.5
+    assert "score of_its_batch of an image depends on those it is scored with" in caplog.text
+    assert "score brightness" not in caplog.text
     assert controls["train vs test inliers", "brightness"] == pytest.approx(0.5, abs=0.15)
 
 

@@ -80,6 +80,38 @@ def test_constant_features_are_no_obstacle() -> None:
     torch.testing.assert_close(score.measure(features), values, rtol=1e-4, atol=1e-4)
 
 
+class ManyFeatures(nn.Module):
+    """Features: each pixel of the image."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).sum(1)
+
+
+def many_features(images: Tensor, objective: Objective) -> Evidence:
+    return Evidence(AdversarialVAE(None, None, ManyFeatures(), latent_dim=0), objective, images)
+
+
+def test_more_features_than_2048_are_averaged_to_that_many(objective: Objective) -> None:
+    images = random_images(5, 64)  # of 4,096 pixels: the averages are of two each
+    pairs = images.reshape(5, 2048, 2).mean(2)
+    evidence = many_features(images, objective)
+    torch.testing.assert_close(FeatureMahalanobis().statistics(evidence), pairs)
+    torch.testing.assert_close(FeatureKnn().statistics(evidence), pairs / pairs.norm(dim=1, keepdim=True))
+    odd = many_features(random_images(5, 61), objective)  # 3,721 are no multiple
+    assert FeatureMahalanobis().statistics(odd).shape == FeatureKnn().statistics(odd).shape == (5, 2048)
+
+
+def test_up_to_2048_features_are_as_they_are_and_a_distance_takes_all(objective: Objective) -> None:
+    few, many = random_images(3, 45).flatten(1), random_images(3, 64)  # 2,025 features
+    assert torch.equal(FeatureMahalanobis().statistics(many_features(few.reshape(3, 1, 45, 45), objective)), few)
+    evidence = many_features(many, objective)
+    evidence.reconstruction_features = torch.zeros(3, 4096)
+    torch.testing.assert_close(discriminator_scores.feature_distance(evidence), many.flatten(1).norm(dim=1))
+
+
 @pytest.fixture
 def patches(networks: AdversarialVAE, objective: Objective) -> Evidence:
     """Images of 20 px, seen by networks that were trained on crops of 8."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib import colormaps
 from PIL import Image, ImageFont
+from torch.overrides import TorchFunctionMode
 
 from advvae.outlier import pictures
 from advvae.outlier.sheet import wrapped
@@ -159,10 +160,14 @@ def test_several_sets_have_a_marker_each_and_go_by_their_mean(tmp_path: Path, dr
 
 def test_map_of_aurocs_has_a_dash_where_there_is_none(tmp_path: Path, drawn: list) -> None:
     values = np.array([[np.nan, 0.75], [0.5, np.nan]])
-    pictures.auroc_map(values, ["mnist", "kmnist"], ["mnist", "kmnist"], tmp_path / "map.png", row_name="trained on")
-    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["–", "0.75", "0.5", "–"]
+    sets = ["mnist", "kmnist"]
+    names = {"row_name": "trained on", "column_name": "tested on", "title": "AUROC of fused"}
+    pictures.auroc_map(values, sets, sets, tmp_path / "map.png", **names)
+    pictures.auroc_map(values, ["loss", "kld"], sets, tmp_path / "map.png")
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["–", "0.750", "0.500", "–"]
     assert drawn[0].axes[0].images[0].get_clim() == (0, 1)
-    assert {"trained on", "outliers", "AUROC"} <= set(texts(drawn[0]))
+    assert set(names.values()) <= set(texts(drawn[0]))
+    assert {"score", "outliers", "AUROC"} <= set(texts(drawn[1]))
 
 
 @pytest.fixture
@@ -209,6 +214,25 @@ def test_smoothing_leaves_areas_and_takes_away_points(tmp_path: Path, names_in_m
         pictures.error_maps(images, other, ["any"], tmp_path / "maps.png", "one")
     smoothed = [float(name.split()[-1]) for name in names_in_margin if name.startswith("smoothed")]
     assert smoothed == pytest.approx([0.5 / (2 * math.pi * 2**2), 0.5], abs=1e-3)  # a Gaussian of 2 px
+
+
+class Calls(TorchFunctionMode):
+    """Notes by name what is called of torch, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_device_without_float64_is_left_before_it_is_needed(tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 8, 8)
+    with Calls() as calls:
+        pictures.error_maps(images, -images, ["a", "b"], tmp_path / "maps.png", "any")
+    assert calls.names.index("cpu") < calls.names.index("double")
 
 
 def test_equal_images_have_dark_maps(tmp_path: Path) -> None:

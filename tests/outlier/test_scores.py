@@ -14,7 +14,7 @@ from advvae.outlier import vae_scores
 from advvae.outlier.baselines import PixelKnn
 from advvae.outlier.evidence import CROPS, DISCRIMINATOR, FEATURES, VAE, Evidence, FittedScore, needs
 from advvae.outlier.scores import BASELINES, FUSED, SCORES, check_names, named_scores, usable_scores
-from tests.outlier.toy import constant_images, toy_evidence, toy_networks
+from tests.outlier.toy import ToyDiscriminator, constant_images, toy_evidence, toy_networks
 
 FROM_IMAGES = [name for name in SCORES if name not in ("lpath_copod", "patch_discriminator")]  # and PyOD, and no crops
 NEED_CROPS = ["patch_discriminator"]
@@ -27,6 +27,31 @@ class Bare(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1).sum(1)
+
+
+class WithFeatures(nn.Module):
+    """A discriminator of a user's: its logit, the sum of the pixels, is not made of its features, and has no layer."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :3]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).sum(1)
+
+
+class WithAnotherLogit(WithFeatures):
+    """It has a layer named logit, which is not all that makes the logit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Linear(3, 1)
+
+
+class Doubled(ToyDiscriminator):
+    """The package's own with another forward."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * super().forward(images)
 
 
 def counted(networks: AdversarialVAE) -> dict[str, int]:
@@ -75,6 +100,54 @@ def test_a_discriminator_without_features_still_gives_logits() -> None:
     assert evidence.reconstruction_logit.tolist() == [8]
     with pytest.raises(UserError, match=r"features\(\), and none was found"):
         _ = evidence.features
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "expected"),
+    [(WithFeatures(), [16, 8]), (WithAnotherLogit(), [16, 8]), (Doubled(), [12, 9])],  # of x = 1, x̂ = ½
+)
+def test_logits_are_what_the_discriminator_gives(discriminator: nn.Module, expected: list[float]) -> None:
+    networks = toy_networks()
+    networks.discriminator = discriminator
+    evidence = toy_evidence(constant_images(1), networks)
+    n_features = evidence.features.shape[1]
+    assert evidence.features.tolist() == [[1] * n_features]
+    assert [evidence.logit.item(), evidence.reconstruction_logit.item()] == expected
+
+
+@pytest.mark.parametrize(
+    ("features", "found"),
+    [
+        (lambda images: images, r"shape \(2, 1, 4, 4\)"),
+        (lambda images: images.flatten(), r"shape \(32,\)"),
+        (lambda images: images.flatten(1)[:1], r"shape \(1, 16\)"),
+        (lambda images: [images], "list"),
+    ],
+)
+def test_features_must_be_a_row_per_image(features: Callable[[Tensor], Any], found: str) -> None:
+    discriminator = WithFeatures()
+    discriminator.features = features  # type: ignore[method-assign, assignment]
+    networks = toy_networks()
+    networks.discriminator = discriminator
+    evidence = toy_evidence(constant_images(1, 0), networks)
+    for part in ("features", "reconstruction_features"):
+        with pytest.raises(
+            UserError, match=rf"features\(\) of the discriminator gave {found} for 2 images: .*\(2, F\)"
+        ):
+            getattr(evidence, part)
+    assert evidence.logit.tolist() == [16, 0]  # which needs none
+
+
+@pytest.mark.parametrize("discriminator", [ToyDiscriminator(), Bare()])
+def test_networks_trained_on_crops_are_not_asked_about_whole_images(discriminator: nn.Module) -> None:
+    networks = toy_networks()
+    networks.discriminator = discriminator
+    evidence = Evidence(networks, toy_evidence(constant_images(1)).objective, torch.zeros(2, 1, 12, 12), crop=4)
+    parts = ["mean", "logvar", "reconstruction", "squared_error", "kl", "logit", "reconstruction_logit"]
+    for part in [*parts, *(["features", "reconstruction_features"] if hasattr(discriminator, "features") else [])]:
+        with pytest.raises(UserError, match="the networks were trained on crops of 4 px, and the score looks at whole"):
+            getattr(evidence, part)
+    assert evidence.png_bytes.shape == (2,)
 
 
 @pytest.mark.parametrize(
@@ -141,16 +214,14 @@ def test_needs_are_declared_on_functions_and_classes() -> None:
     def both(evidence: Evidence) -> Tensor:
         raise NotImplementedError
 
-    @needs(FEATURES, CROPS, gradients=True)
-    class Slow:
+    @needs(FEATURES, CROPS)
+    class OfCrops:
         def __call__(self, evidence: Evidence) -> Tensor:
             raise NotImplementedError
 
-    assert (both.needs, both.gradients) == ((VAE, DISCRIMINATOR), False)  # type: ignore[attr-defined]
-    assert (Slow().needs, Slow().gradients) == ((FEATURES, CROPS), True)  # type: ignore[attr-defined]
-    assert [name for name, score in named_scores(FROM_IMAGES).items() if getattr(score, "gradients", False)] == [
-        "likelihood_regret"
-    ]
+    assert both.needs == (VAE, DISCRIMINATOR)  # type: ignore[attr-defined]
+    assert OfCrops().needs == (FEATURES, CROPS)  # type: ignore[attr-defined]
+    assert not any(hasattr(score, "gradients") for score in (both, *named_scores(FROM_IMAGES).values()))
 
 
 def test_scores_are_named() -> None:

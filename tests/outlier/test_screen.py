@@ -1,5 +1,6 @@
 import csv
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,12 +235,31 @@ def test_the_log_names_the_first_unreadable_files_alone(
     assert len(read(tmp_path / "run" / "unreadable.csv")) == 20
 
 
+IMAGES = np.full((2, 8, 8), 51, np.uint8)
+
+
+def save_array(path: Path, images: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, images)
+
+
+def save_arrays(path: Path, **images: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **images)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, r"input=.*scans: there is nothing there"),
         (lambda path: path.mkdir(), r"input=.*scans holds no images \(looked for png, jpg"),
         (lambda path: path.write_text("text"), "scans is no NumPy file"),
+        (lambda path: save_array(path, np.zeros((0, 8, 8), np.uint8)), "input=.*scans holds no images$"),
+        (lambda path: save_arrays(path, train_images=np.zeros((0, 8, 8))), "input=.*scans holds no images$"),
+        (
+            lambda path: save_arrays(path, train_images=IMAGES, test_images=IMAGES[0]),
+            r"test_images have the shape \(8, 8\)",
+        ),
         (
             lambda path: (path.mkdir(), (path / "a.png").write_text("text")),
             r"input=.*scans: none of its images can be read; a\.png \[0\]: cannot identify",
@@ -275,6 +295,37 @@ def test_chunks_change_nothing_but_the_memory_they_need(
     assert run(scans) == whole
     assert (tmp_path / "run" / "screen.csv").read_text() == text
     assert lengths == [4, 3, 2]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_splits_of_a_file_do_not_lie_in_memory_together(
+    save: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "scans.npz", train_images=IMAGES, val_images=IMAGES[:0], test_images=IMAGES + 1)
+    read = screen_input.Array.read
+    opened: list[weakref.ref] = []
+
+    def watched(self: Any, split: str, data_dir: Path) -> Any:
+        assert not any(images() for images in opened)
+        items = read(self, split, data_dir)
+        opened.append(weakref.ref(items.images))
+        return items
+
+    monkeypatch.setattr(screen_input.Array, "read", watched)
+    source = ScreenInput(tmp_path / "scans.npz", 8, 1)
+    assert (source.n_chunks, opened) == (2, [])
+    places = [str(place) for read_places, _ in source.chunks() for place in read_places]
+    assert places == [f"scans.npz:{split} [{index}]" for split in ("train", "test") for index in (0, 1)]
+    assert len(opened) == 3
+
+
+def test_an_image_that_may_be_drawn_keeps_no_other_in_memory(
+    run: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[screen_module.Outlying] = []
+    monkeypatch.setattr(screen_module, "_draw_most_outlying", lambda shown, *rest: kept.extend(shown))
+    run(folder_of(tmp_path / "scans", *range(9)))
+    assert [image.image.untyped_storage().nbytes() for image in kept] == [4 * 8 * 8] * 9
 
 
 def test_a_chunk_without_a_readable_image_is_passed_over(

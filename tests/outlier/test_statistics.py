@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
+from advvae.outlier import bootstrap
 from advvae.outlier.statistics import (
     METRICS,
     UNDEFINED,
@@ -134,6 +135,59 @@ def test_draws_do_not_depend_on_how_they_are_blocked(monkeypatch: pytest.MonkeyP
     at_once = evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"]
     monkeypatch.setattr("advvae.outlier.bootstrap.BLOCK", 3 * 37)
     assert (evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"] == at_once).all()
+
+
+def test_draws_of_the_inliers_are_made_once_for_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap._kept.cache_clear()
+    drawn: list[tuple[int, ...]] = []
+    generator = np.random.default_rng
+
+    def counted(seed: list[int]) -> np.random.Generator:
+        drawn.append(tuple(seed))
+        return generator(seed)
+
+    inliers, outliers = tied(0, 37, 23)
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    first, second = (evaluate_scores({"s": inliers}, {"s": part}, draws=5) for part in (outliers, outliers[:9]))
+    roc_band(inliers, outliers[:9], np.linspace(0, 1, 3), seed=0, draws=5)
+    assert sorted(drawn) == [(0, 0, draw) for draw in range(5)] + [(0, 1, d) for d in range(5) for _ in range(2)]
+    for kept in (first, second):
+        bootstrap._kept.cache_clear()
+        again = evaluate_scores({"s": inliers}, {"s": outliers[: kept.n_out]}, draws=5)
+        assert (again.draws["s"] == kept.draws["s"]).all()
+
+
+def test_few_draws_are_kept_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap._kept.cache_clear()
+    inliers, outliers = tied(0, 37, 23)
+    expected = evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"]
+    bootstrap._kept.cache_clear()
+    monkeypatch.setattr(bootstrap, "KEPT", 3 * 37)
+    for _ in range(2):
+        assert (evaluate_scores({"s": inliers}, {"s": outliers}, draws=19).draws["s"] == expected).all()
+    assert sum(counts.nbytes for counts in bootstrap._kept(37, (0, 0)).values()) == 3 * 37
+    for seed in range(9):
+        evaluate_scores({"s": inliers}, {"s": outliers}, seed=seed, draws=2)
+    assert bootstrap._kept.cache_info().currsize == 4
+
+
+def test_very_many_images_are_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [bootstrap.affordable(1000, n) for n in (20_000, 100_000, 200_000, 10**7)] == [1000, 1000, 500, 200]
+    assert bootstrap.affordable(20, 10**7) == 20
+    inliers, outliers = tied(0, 37, 23)
+    all_draws = evaluate_scores({"s": inliers}, {"s": outliers}).draws["s"]
+    monkeypatch.setattr(bootstrap, "COUNTS", 300 * 60)
+    few = evaluate_scores({"s": inliers}, {"s": outliers})
+    assert (few.draws["s"] == all_draws[:, :300]).all()
+    assert few.metrics["s"]["auroc_low"] == np.percentile(all_draws[0, :300], 2.5)
+
+
+def test_the_mean_over_sets_of_more_and_fewer_draws_is_paired() -> None:
+    inliers, outliers = tied(6, 40, 30)
+    many = evaluate_scores({"s": inliers}, {"s": outliers}, draws=50)
+    few = evaluate_scores({"s": inliers}, {"s": outliers[:20]}, draws=30)
+    mean = mean_evaluation([many, few])
+    assert (mean.draws["s"] == (many.draws["s"][:, :30] + few.draws["s"]) / 2).all()
 
 
 def test_draws_take_whole_groups() -> None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from advvae.losses import Objective, mean_squared_error
 from advvae.models import AdversarialVAE
+from advvae.models.conv import Discriminator
 from advvae.outlier.evidence import Evidence, FittedScore
 
 SIDE = 4  # pixels: an image has D = 16 values
@@ -29,20 +30,17 @@ class ToyDecoder(nn.Module):
         return (z[:, 0] / 2).reshape(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE)
 
 
-class ToyDiscriminator(nn.Module):
+class ToyDiscriminator(Discriminator):
     """Features f = (first pixel, last pixel), logit = f₁ + 2 f₂ + 3."""
 
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.logit = nn.Linear(2, 1)
         self.logit.weight.data = torch.tensor([[1.0, 2.0]])
         self.logit.bias.data = torch.tensor([3.0])
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)[:, [0, -1]]
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logit(self.features(images)).squeeze(1)
 
 
 def toy_networks() -> AdversarialVAE:
