@@ -93,11 +93,14 @@ def find_outliers(
         "ranked_by": detector.headline,
         "scores": {name: values | _decision(alarms[name]) for name, values in mean.metrics.items()},
         **{name: average.metrics for name, average in averages.items()},
-        "sets": {
-            name: {"n_in": e.n_in, "n_out": e.n_out, "duplicates": shared[name], "scores": e.metrics}
-            for name, e in evaluations.items()
-        },
+        "sets": {name: _measured(evaluation, shared[name]) for name, evaluation in evaluations.items()},
     }
+
+
+def _measured(evaluation: Evaluation, shared: int) -> dict[str, Any]:
+    """What `metrics.json` says of one outlier set."""
+    counts = {"n_in": evaluation.n_in, "n_out": evaluation.n_out, "duplicates": shared}
+    return {**counts, "scores": evaluation.metrics}
 
 
 def _evaluated(inliers: Scored, outliers: Scored, seed: int) -> Evaluation:
