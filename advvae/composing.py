@@ -200,12 +200,13 @@ def _check_scores(config: Config) -> None:
 
 
 def _typed_keys(hydra_config: Any) -> set[str]:
-    """The keys and groups named on the command line, and those that the experiment named there sets."""
+    """The keys and groups named on the command line, and those that the experiments named there set."""
     overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
     typed = {override.key_or_group.replace("/", ".") for override in overrides}
-    experiment = hydra_config.runtime.choices.get("experiment")
+    named: list[Any] = [override.value() for override in overrides if override.key_or_group == "experiment"]
+    experiments = [name for value in named if value for name in (value if isinstance(value, list) else [value])]
     folders = [Path(source.path, "experiment") for source in hydra_config.runtime.config_sources if source.path]
-    return typed | (_keys_of_experiment(experiment, folders) if experiment else set())
+    return typed.union(*(_keys_of_experiment(experiment, folders) for experiment in experiments))
 
 
 def _keys_of_experiment(name: str, folders: list[Path]) -> set[str]:

@@ -109,6 +109,14 @@ def test_an_experiment_that_builds_on_another_counts_with_its_values(advvae: Com
     assert (found["gen_weight"], found["kld_weight"], found["loss"]["name"]) == (0, 0.125, "ssim")
 
 
+def test_several_experiments_count_as_typed(advvae: Command, trained: Path) -> None:
+    (advvae.cwd / "mine" / "experiment").mkdir(parents=True)
+    (advvae.cwd / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\nkld_weight: 0.125\n")
+    typed = ("--config-dir=mine", "mode=test", f"checkpoint={trained}", "experiment=[plain_vae,own]")
+    found = config(advvae(*typed).folder)
+    assert (found["gen_weight"], found["kld_weight"], found["loss"]["name"]) == (0, 0.125, "ssim")
+
+
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
