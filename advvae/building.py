@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from advvae.config import Config
+from advvae.config import DATASET_KEYS, Config
 from advvae.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def build_networks(config: Config) -> "AdversarialVAE":
 
 def build_source(group: str, node: dict[str, Any]) -> Any:
     """The source of images that a dataset names."""
-    own = {k: v for k, v in node.items() if k not in ("size", "channels", "keep_classes", "drop_classes")}
-    return build(group, own)
+    return build(group, {key: value for key, value in node.items() if key not in DATASET_KEYS})
 
 
 def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:

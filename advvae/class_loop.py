@@ -1,6 +1,10 @@
-"""How many classes each built-in set has, for experiments that train once per class. Imports no torch."""
+"""Which classes experiments go through, or take for normal. Imports no torch."""
+
+from typing import TypeVar
 
 from advvae.errors import UserError
+
+Classes = TypeVar("Classes")
 
 N_CLASSES = {
     **dict.fromkeys(("pneumoniamnist", "breastmnist", "photos"), 2),
@@ -33,3 +37,16 @@ def class_loop(dataset: str) -> str:
             "experiment=one_class, dataset.drop_classes=[0],[1] for experiment=hold_out"
         )
     return ",".join(f"[{number}]" for number in range(N_CLASSES[dataset]))
+
+
+def normal_classes(classes: Classes | None) -> Classes:
+    """A dataset's classes that are normal, as its `normal` says.
+
+    Raises:
+        UserError: it has none.
+    """
+    if classes is None:
+        raise UserError(
+            "none of the dataset's classes is known to be the normal one: type it, as in dataset.keep_classes=[normal]"
+        )
+    return classes

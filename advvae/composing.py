@@ -16,17 +16,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from advvae import runs
-from advvae.class_loop import class_loop
+from advvae.class_loop import class_loop, normal_classes
 from advvae.cli import config_dirs
-from advvae.config import CONF, FLAT_KEYS, GROUPS, Config, check
+from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, GROUPS, PLACES, Config, check
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
-from advvae.settle import Settled, resumed_folder, settle
+from advvae.settle import Settled, matrix_name, resumed_folder, settle
 from advvae.shift_names import SHIFTS, shift_names
+from advvae.sweep_resume import sweep_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,9 @@ def register(arguments: list[str]) -> None:
         for path in sorted((folder / "dataset").glob("*.yaml")):
             store.store(group="out_dataset", name=path.stem, node={"defaults": [f"/dataset/{path.stem}@_here_"]})
     OmegaConf.register_new_resolver("class_loop", class_loop, replace=True)
+    OmegaConf.register_new_resolver("normal_classes", normal_classes, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)  # jobs copy it
 
 
 def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settled:
@@ -56,13 +59,16 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
         UserError: a mistake in the values, or in what they name.
     """
     hydra_config = HydraConfig.get()
-    config = _typed_config(composed, hydra_config)
+    try:
+        config = _typed_config(composed, hydra_config)
+    except InterpolationResolutionError as error:
+        raise UserError(explain(error)) from None
+    if config.resume and in_sweep:  # it names the sweep, or auto found it
+        config = replace(config, resume=str(folder) if runs.can_go_on(folder) else None)
     check(config)
     _check_scores(config)
-    if config.resume and in_sweep and config.resume != "auto":
-        raise UserError(f"resume={config.resume} names one run; a sweep starts new ones")
     if config.resume == "auto":  # decided when the folder was
-        found = (folder / "checkpoints" / "last.pt").is_file()
+        found = runs.can_go_on(folder)
         if not found:
             logger.info("resume=auto: there is no unfinished run of this config; a new one begins")
         config = replace(config, resume=str(folder) if found else None)
@@ -82,7 +88,7 @@ def mistakes_told() -> Iterator[None]:
     except SystemExit as end:
         sys.exit(1 if end.code == 2 else end.code)  # 2 is how argparse says that a flag is wrong
     except KeyboardInterrupt:
-        sys.exit("interrupted; resume=auto goes on with an interrupted training")
+        sys.exit("interrupted; resume=auto goes on with an interrupted training, matrix or sweep")
     finally:
         _tell_of_sweep()
 
@@ -95,13 +101,13 @@ def _tell_of_sweep() -> None:
     from advvae.sweep import SweepCallback
 
     folder = SweepCallback.folder
+    SweepCallback.leave()
     if folder and (folder / "summary.csv").is_file():
         if (folder / "summary.md").is_file():
             print((folder / "summary.md").read_text(encoding="utf-8"))
         print(f"summary of the sweep: {folder / 'summary.csv'}")
-    elif folder and folder.is_dir() and [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:
+    elif folder and folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {"multirun.yaml"}:
         runs.remove_folder(folder, folder.parent.parent)
-    SweepCallback.folder = None
 
 
 def explain(error: Exception) -> str:
@@ -141,17 +147,15 @@ def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:
     for group in ("dataset", "out_dataset", "model", "loss", "tracker"):
         plain[group]["name"] = hydra_config.runtime.choices[group]
     for group in ("dataset", "out_dataset"):
-        plain[group] = {"size": None, "channels": None, **plain[group]}
-    if plain["out_dataset"]["name"] == plain["dataset"]["name"]:  # other classes of the same images
-        plain["out_dataset"] |= {
-            name: plain["dataset"][name] for name in ("root", "path") if plain["out_dataset"].get(name, "") is None
-        }
+        plain[group] = {**DATASET_KEYS, **plain[group]}
+    if plain["dataset"]["window"] and plain["dataset"]["percentiles"]:
+        raise UserError("dataset.window and dataset.percentiles say the same: give one of them")
     names = [*plain["out_datasets"], *plain["near"], *plain["far"], *plain["datasets"]]
     plain["nodes"] = {
         name: _dataset_node(name, plain, composed, hydra_config) for name in names if not shift_names(name)
     }
     for node in (plain["dataset"], plain["out_dataset"], *plain["nodes"].values()):
-        _make_absolute(node, ("root", "path"))
+        _make_absolute(node, PLACES)
     _make_absolute(plain, ("data_dir", "output_dir", "input"))
     return Config(**plain)
 
@@ -179,7 +183,7 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
     content._set_parent(composed)  # so that its interpolations find the keys beside it
     node = OmegaConf.to_container(content, resolve=True)
     assert isinstance(node, dict)
-    return {"size": None, "channels": None, "keep_classes": None, "drop_classes": None, **node, "name": name}
+    return {**DATASET_KEYS, **node, "name": name}
 
 
 def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -229,14 +233,18 @@ def _run_dir(*, _root_: DictConfig) -> str:
     dataset = _root_.hydra.runtime.choices.dataset
     try:
         config = _typed_config(_root_, _root_.hydra)
-        if config.mode == "train":
-            resumed = resumed_folder(config)
-            if resumed:
-                return str(resumed)
-        elif config.mode == "matrix":
-            dataset = "-".join(config.datasets)
-        else:
+        if config.mode in ("train", "matrix") and (resumed := resumed_folder(config)):
+            return str(resumed)
+        if config.mode == "matrix":
+            dataset = matrix_name(config.datasets)
+        elif config.mode != "train":
             dataset = settle(config, _typed_keys(_root_.hydra)).config.dataset["name"]
     except UserError:
         pass
     return str(runs.new_folder(_root_.output_dir, _root_.mode, dataset))
+
+
+def _sweep_dir(output_dir: str, resume: str | None, overrides: DictConfig) -> str:
+    """The folder of the sweep to resume, or a new one."""
+    sweeper = [text for text in overrides.hydra if text.startswith("hydra.sweeper.")]
+    return str(sweep_folder(output_dir, resume, [*overrides.task, *sweeper]))

@@ -26,6 +26,20 @@ METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>
 PRECISIONS = ("auto", "32", "bf16")
 NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
 SMALLEST_SIZE = 8
+PLACES = ("root", "path", "csv")  # keys of datasets that say where their images are
+RESIZES = ("crop", "squash", "pad")
+DATASET_KEYS: dict[str, Any] = {  # of every dataset, beside the arguments of its source
+    "size": None,
+    "channels": None,
+    "keep_classes": None,
+    "drop_classes": None,
+    "window": None,
+    "percentiles": None,
+    "resize": None,
+    "max_unreadable": 0.01,
+    "normal": None,  # the classes that are normal, where the set has such
+    "patients": None,  # the cohort whose patients it shares with other sets of this name
+}
 
 
 def key(meaning: str, choices: Iterable[str] = ()) -> Any:
@@ -58,7 +72,8 @@ class Config:
     sample_and_save_frequency: int = key("epochs between sample grids, reconstruction grids and kept checkpoints")
     keep_checkpoints: int | None = key("kept checkpoints beside `last` and `best`; null = all")
     resume: str | None = key(
-        "auto = go on with the newest unfinished run of this config; a folder = with that one; null = a new run"
+        "auto = go on with the newest unfinished run, matrix or sweep of this config; a folder = with that one; "
+        "null = a new one"
     )
     then: list[str] = key(
         "modes to run after training in the same job, e.g. then=[test,outlier]; their metrics join the job's", THEN
@@ -83,6 +98,10 @@ class Config:
     far: list[str] = key("outlier sets, as out_datasets, that are also averaged by themselves: the easy ones")
     alpha: float = key("share of normal images that a score's threshold may flag")
     input: str | None = key("folder of images, or .npy or .npz file, that mode=screen scores")
+    maps: bool = key(
+        "true = mode=outlier and mode=screen write the error map of each image, as an image and in an array",
+        ("true", "false"),
+    )
     datasets: list[str] = key("sets that mode=matrix takes as inliers and as outliers in turn")
     objective: str | None = key(
         "metric that a job returns to a sweeper, e.g. val_mse or scores.loss.auroc; null = val_loss"
@@ -162,8 +181,8 @@ def check(config: Config) -> None:
         raise UserError(
             f"{name}= belongs to mode=test, sample, outlier and screen; to go on with a run use resume=<its folder>"
         )
-    if config.mode != "train" and config.resume:
-        raise UserError(f"resume= belongs to mode=train, got mode={config.mode}")
+    if config.mode not in ("train", "matrix") and config.resume:
+        raise UserError(f"resume= belongs to mode=train, mode=matrix and sweeps, got mode={config.mode}")
     if config.deterministic and config.precision == "bf16":
         raise UserError("deterministic=true needs precision=32, got precision=bf16")
     _check_objective(config)
@@ -178,11 +197,12 @@ def check_settled(config: Config) -> None:
     scored = "outlier" in config.modes and config.out_dataset["name"] in config.outlier_sets
     for group in ("dataset", "out_dataset") if scored else ("dataset",):
         node = getattr(config, group)
-        name = {"folder": "root", "array": "path"}.get(node["name"])
-        if name and not node[name]:
-            raise UserError(f"{group}={node['name']} needs {group}.{name}=<where the images are>")
-        if name and not Path(node[name]).exists():
-            raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
+        places = {"folder": ("root", "csv"), "array": ("path",)}.get(node["name"], ())
+        if places and not any(node.get(name) for name in places):
+            raise UserError(f"{group}={node['name']} needs {group}.{places[0]}=<where the images are>")
+        for name in places:
+            if node.get(name) and not Path(node[name]).exists():
+                raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
     assert config.size is not None
     assert config.hidden_dims is not None
     if config.crop is not None and config.crop > config.size:
@@ -255,9 +275,34 @@ def _check_choices(config: Config) -> None:
         for name in ("keep_classes", "drop_classes"):
             if node[name] is not None and (not isinstance(node[name], list) or not node[name]):
                 raise UserError(f"{group}.{name} takes a list of classes, as in [normal] or [0,1], got {node[name]}")
+        _check_pixels(group, node)
     for name in ("data_dir", "output_dir"):
         if not getattr(config, name):
             raise UserError(f"{name} must name a folder, got nothing")
+
+
+def _check_pixels(group: str, node: dict[str, Any]) -> None:
+    """Refuse what values cannot be mapped by, or images brought to a square by."""
+    if (window := node["window"]) is not None and not _is_range(window, -math.inf, math.inf):
+        raise UserError(f"{group}.window takes two numbers, [low,high], got {window}")
+    if (percentiles := node.get("percentiles")) is not None:
+        if not _is_range(percentiles, 0, 100):
+            raise UserError(f"{group}.percentiles takes two numbers from 0 to 100, as in [0.5,99.5], got {percentiles}")
+        if group != "dataset":
+            raise UserError(f"{group}.percentiles: outliers are mapped as the training images are; see {group}.window")
+    if node["resize"] not in (None, *RESIZES):
+        raise UserError(f"{group}.resize must be one of {', '.join(RESIZES)}, got {node['resize']}")
+    share = node["max_unreadable"]
+    if not isinstance(share, int | float) or not 0 <= share < 1:
+        raise UserError(f"{group}.max_unreadable must be a share from 0 to below 1, got {share}")
+
+
+def _is_range(values: Any, least: float, most: float) -> bool:
+    """Whether these are two finite numbers, rising, from `least` to `most`."""
+    if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, int | float) for value in values):
+        return False
+    low, high = values
+    return least <= low < high <= most and math.isfinite(low) and math.isfinite(high)
 
 
 def _check_objective(config: Config) -> None:

@@ -33,8 +33,8 @@ def evaluate(
     """`mode=test`: how well the posterior mean's decoding resembles each image; draws `reconstructions.png`.
 
     Returns:
-        `n` images; means over them: `loss` (recon + kld_weight·KL, as `val_loss`), `mse` in [-1, 1], `psnr` in dB and
-        `ssim` in [0, 1] range, `kld` in nats.
+        `n` images, of `n_groups` where they have groups; means over the images: `loss` (recon + kld_weight·KL, as
+        `val_loss`), `mse` in [-1, 1], `psnr` in dB and `ssim` in [0, 1] range, `kld` in nats.
 
     Raises:
         UserError: there is no encoder and decoder.
@@ -51,7 +51,8 @@ def evaluate(
                 measured[name].append(values)
     draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
     means = _means(measured)
-    return {"n": len(split), **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
+    n_groups = {} if split.n_groups is None else {"n_groups": split.n_groups}
+    return {"n": len(split), **n_groups, **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
 
 
 def validate(

@@ -149,13 +149,16 @@ def heat_map(
     *,
     limits: tuple[float, float] | None = None,
     missing: str = "failed",
+    marks: np.ndarray | None = None,
 ) -> None:
     """Draw a table of numbers (rows, columns) as coloured cells with the number in each.
 
     limits: the numbers of the darkest and of the lightest colour; None = the smallest and the largest that there are.
     missing: what a cell with NaN says.
+    marks: (rows, columns) str that stand behind the numbers; None = none do.
     """
     values = np.asarray(values, dtype=np.float64)
+    marks = np.full(values.shape, "") if marks is None else marks
     rows, columns = values.shape
     longest = max(len(label) for label in column_labels)
     turned = longest > WORD
@@ -169,7 +172,7 @@ def heat_map(
     low, high = limits or (shown.min(), shown.max())
     axis.imshow(shown, cmap="cividis", aspect="auto", vmin=low, vmax=high)  # lightness rises with the value
     axis.patch.set(facecolor="white", edgecolor="0.7", hatch="xxx")  # what shows where a cell has no colour
-    _write_cells(axis, values, (low + high) / 2, missing, ".3f" if limits else ".4g")
+    _write_cells(axis, values, marks, (low + high) / 2, missing, ".3f" if limits else ".4g")
     axis.set_xticks(range(columns), labels=column_labels, rotation=90 if turned else 0)
     axis.set_yticks(range(rows), labels=row_labels)
     axis.tick_params(length=0)
@@ -177,12 +180,13 @@ def heat_map(
     save_figure(figure, path)
 
 
-def _write_cells(axis: Axes, values: np.ndarray, middle: float, missing: str, form: str) -> None:
-    """Write each number, white up to `middle` (on a dark cell) and black above, or what is missing, into its cell."""
+def _write_cells(axis: Axes, values: np.ndarray, marks: np.ndarray, middle: float, missing: str, form: str) -> None:
+    """Write each number with its mark, or what is missing; white up to `middle` (on a dark cell) and black above."""
     for (row, column), value in np.ndenumerate(values):
         if math.isfinite(value):
             colour = "white" if value <= middle else "black"
-            axis.text(column, row, f"{value:{form}}", ha="center", va="center", color=colour)
+            text = f"{value:{form}} {marks[row, column]}".rstrip()
+            axis.text(column, row, text, ha="center", va="center", color=colour)
         else:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
             axis.text(column, row, missing, ha="center", va="center", style="italic", bbox=box)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from advvae.building import build, build_source, select_device, trained_networks
 from advvae.config import Config
+from advvae.data.source import Form, is_private
 from advvae.errors import UserError
 from advvae.runs import Run, flat
 from advvae.settle import Settled
@@ -72,10 +73,19 @@ class Job:
             folder=self.folder,
             config=vars(config),
             run_name=f"{config.mode}-{config.dataset['name']}-{self.folder.name}",
-            images_allowed=config.mode != "screen" and not getattr(self.source, "private", False),
+            private=self.is_private,
             run_id=training.tracker_run_id if training and config.mode == "train" else None,
         )
         return self.resources.enter_context(tracker)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether any image that this job looks at may be a patient's."""
+        config = self.config
+        nodes = [config.dataset, config.out_dataset, *config.nodes.values()]
+        used = {config.dataset["name"], *config.datasets, *(config.outlier_sets if "outlier" in config.modes else ())}
+        sources = [build_source(node["name"], node) for node in nodes if node["name"] in used]
+        return config.mode == "screen" or any(map(is_private, sources))
 
     def split(self, name: str) -> "Split":
         """A split of the dataset as the networks see it: whole images, or crops of them."""
@@ -143,19 +153,34 @@ class Job:
     def _load(self, node: dict[str, Any], split: str) -> "Split":
         from advvae.data import load_split
 
-        config = self.config
-        assert config.size is not None
+        source = self.source if node is self.config.dataset else build_source(node["name"], node)
+        form = self.form(node, source)
         return load_split(
-            self.source if node is config.dataset else build_source(node["name"], node),
+            source,
             split,
             name=node["name"],
-            size=config.size,
-            channels=config.dataset["channels"],
-            data_dir=Path(config.data_dir),
+            size=form.size,
+            channels=form.channels,
+            window=form.window,
+            resize=form.resize,
+            data_dir=Path(self.config.data_dir),
             keep_classes=node["keep_classes"],
             drop_classes=node["drop_classes"],
-            num_workers=config.num_workers,
+            num_workers=self.config.num_workers,
+            max_unreadable=node["max_unreadable"],
         )
+
+    def form(self, node: dict[str, Any], source: Any) -> Form:
+        """What the images of a dataset are brought to: what it says itself, else as the training images were.
+
+        Their window is in the unit of the user's own files, which a published set does not share.
+        """
+        config, own = self.config, self.config.dataset
+        assert config.size is not None
+        is_foreign = is_private(self.source) and not is_private(source)
+        window = node["window"] or (None if is_foreign else own["window"])
+        resize = node["resize"] or own["resize"] or "crop"
+        return Form(config.size, own["channels"], None if window is None else (window[0], window[1]), resize)
 
 
 def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
@@ -187,19 +212,19 @@ def checksums(job: Settled | Job) -> dict[str, str]:
     return {name: sha256(file.path) for name, file in loaded.items() if file}
 
 
-def objective(config: Config, metrics: dict[str, Any]) -> float | None:
-    """What the job returns to a sweeper: `val_loss`, or the metric that `objective` names.
+def objective(name: str | None, metrics: dict[str, Any]) -> float | None:
+    """What a job returns to a sweeper: the metric of this name; None = `val_loss`, if there is one.
 
     Raises:
         UserError: the job measured no such metric.
     """
-    if config.objective is None:
+    if name is None:
         return metrics.get("val_loss")
     value: Any = metrics
-    for name in config.objective.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
     if not isinstance(value, int | float):
-        raise UserError(f"objective={config.objective} was not measured; there is {', '.join(flat(metrics))}")
+        raise UserError(f"objective={name} was not measured; there is {', '.join(flat(metrics))}")
     return float(value)
 
 
@@ -240,7 +265,7 @@ def report(job: Job) -> None:
     logger.info(f"run folder: {job.folder}")
 
 
-DETAILED = ("scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
+DETAILED = ("auroc", "scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
 
 
 def _score_table(metrics: dict[str, Any]) -> "Table":

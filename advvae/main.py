@@ -17,6 +17,7 @@ from advvae.cli import prepare_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
+from advvae.sweep_resume import finished_job
 
 MODES = {
     "train": modes.train,
@@ -48,8 +49,12 @@ def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     output_dir = Path(composed.output_dir).absolute()
     overrides = list(HydraConfig.get().overrides.task)
-    resumed = bool(composed.resume) and (folder / "checkpoints" / "last.pt").is_file()
-    with runs.open_run(folder, output_dir, overrides, resumed, in_sweep) as run_folder, ExitStack() as resources:
+    goes_on = bool(composed.resume)
+    if in_sweep and goes_on and (metrics := finished_job(folder, overrides)):
+        return jobs.objective(composed.objective, metrics)
+    resumed = goes_on and runs.can_go_on(folder)
+    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=in_sweep and goes_on)
+    with opened as run_folder, ExitStack() as resources:
         job = jobs.open_job(composing.settled_config(composed, folder, in_sweep), run_folder, resources)
         for mode in job.config.modes:
             measured = MODES[mode](job)
@@ -57,7 +62,7 @@ def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
             jobs.track(job, mode, measured)
         run_folder.finish()
     jobs.report(job)
-    return jobs.objective(job.config, run_folder.metrics)
+    return jobs.objective(job.config.objective, run_folder.metrics)
 
 
 def main() -> None:

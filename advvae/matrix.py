@@ -1,121 +1,149 @@
-"""`mode=matrix`: a network for each of several sets, and how well it tells its own from all the others."""
+"""`mode=matrix`: a network for each of several sets, and how well it tells its own from all the others.
 
-import csv
+What it does it finds again, so that the same command goes on after a stop: trained networks, unfinished trainings where
+resume= is set, and in a resumed run the sets that have been scored.
+"""
+
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from advvae import modes, runs
+from advvae.building import build_source
 from advvae.config import Config
-from advvae.files import replacing
+from advvae.errors import UserError
 from advvae.jobs import Job, open_job
-from advvae.settle import settle
+from advvae.settle import NETWORK_KEYS, differing, resumed_folder, settle
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("dataset", "out_dataset", "score", "n_in", "n_out", "auroc", "auroc_low", "auroc_high")
+OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets
+COMPARED = ("dataset", "size", "crop", "latent_dim")  # of a finished run with the one that would be trained
+TYPED_OF_TRAINING = (  # that are compared where they were typed
+    *NETWORK_KEYS,
+    *("model", "loss", "batch_size", "n_epochs", "max_minutes", "lr", "seed", "deterministic", "precision"),
+)
 
 
 def matrix(job: Job) -> dict[str, Any]:
-    """Find the newest finished run on each set of `datasets`, or train one; score each against all others.
+    """Find a finished run on each set of `datasets`, or train one; score each against all others.
 
-    Each pair's scores stand in a folder `<set>/` of the run, all AUROCs in `matrix.csv`, and in heat maps: `matrix.png`
-    of the score that runs are ranked by, such as `fused`, and `matrix/<score>.png` of every one.
+    Each set's scores and audit stand in a folder `<set>/` of the run. Of all together it writes `matrix.csv`;
+    `matrix.md` and `matrix.png`, AUROCs of the score that runs are ranked by, such as `fused`; `matrix/<score>.png` of
+    every one; and `audit.csv`, what the sets have in common.
 
     Returns:
         `ranked_by`, and `auroc.<inliers>.<outliers>` of that score.
+
+    Raises:
+        UserError: the images of some sets are missing, which is told of all of them before anything is trained.
     """
-    config = job.config
-    results = {name: _against_others(job, name, _trained_run(job, name)) for name in config.datasets}
-    measured = {name: result["sets"] for name, result in results.items()}
-    ranked_by = next(iter(results.values()))["ranked_by"]
-    rows = [
-        {"dataset": dataset, "out_dataset": other, "score": score, "n_in": found["n_in"], "n_out": found["n_out"]}
-        | {name: metrics[name] for name in COLUMNS[5:]}
-        for dataset, sets in measured.items()
-        for other, found in sets.items()
-        for score, metrics in found["scores"].items()
-    ]
-    with replacing(job.folder / "matrix.csv") as unfinished, unfinished.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
-    for score in dict.fromkeys(row["score"] for row in rows):
-        _draw(config.datasets, rows, score, job.folder / "matrix" / f"{score}.png")
-    _draw(config.datasets, rows, ranked_by, job.folder / "matrix.png")
-    auroc = {
-        name: {
-            other: found["scores"][ranked_by]["auroc"] for other, found in sets.items() if ranked_by in found["scores"]
-        }
-        for name, sets in measured.items()
-    }
-    return {"ranked_by": ranked_by, "auroc": auroc}
+    from advvae.audit import read_audit, write_audit
+    from advvae.matrix_report import write_matrix
+
+    trained = {name: _training_of(job, name) for name in job.config.datasets}
+    _check_images(trained)
+    for config in trained.values():
+        _score(job, config, _trained_run(job, config))
+    measured = {name: runs.read_metrics(job.folder / name) for name in trained}
+    overlaps = [overlap for name in trained for overlap in read_audit(job.folder / name / "audit.csv")]
+    write_audit(job.folder / "audit.csv", overlaps)
+    return write_matrix(job.folder, measured, overlaps)
 
 
-def _trained_run(job: Job, name: str) -> Path:
-    """The folder of the newest finished run on all of this set; a new one, with the job's settings, without it."""
-    config = job.config
-    finished = runs.finished_runs(config.output_dir, name)
-    found = next((run for run in finished if not _is_partial(runs.read_config(run)["dataset"])), None)
-    if found:
-        logger.info(f"{name}: takes {found}")
-        return found
-    folder = runs.new_folder(config.output_dir, "train", name)
-    logger.info(f"{name}: no finished run, so one is trained in {folder}")
-    trained = replace(config, mode="train", dataset=config.nodes[name], datasets=[], nodes={})
-    _run(job, trained, folder, [*_settings(job), "mode=train", f"dataset={name}"])
+def _training_of(job: Job, name: str) -> Config:
+    """The config of a training on all of this set."""
+    node, chosen = job.config.nodes[name], job.config.dataset
+    typed = {key: chosen[key] for key in OF_EVERY_SET if f"dataset.{key}" in job.typed}
+    node = {**node, "resize": node["resize"] or chosen["resize"], **typed}
+    config = replace(job.config, mode="train", dataset=node, datasets=[], nodes={}, resume=None)
+    return settle(config, set(job.typed)).config
+
+
+def _check_images(trained: Mapping[str, Config]) -> None:
+    """Refuse sets whose images are missing and cannot be downloaded, naming all of them and their files."""
+    from advvae.data.splits import at_size, official_split
+
+    reasons = []
+    for name, config in trained.items():
+        assert config.size is not None
+        try:
+            source = at_size(build_source(name, config.dataset), config.size)
+            source.read(official_split("test", source.splits, name), Path(config.data_dir))
+        except UserError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise UserError("; ".join(reasons))
+
+
+def _trained_run(job: Job, config: Config) -> Path:
+    """The folder of the newest finished run that is what the config would train; else of one that is trained now.
+
+    Where the matrix has `resume`, an unfinished training of the same config goes on.
+    """
+    name = config.dataset["name"]
+    for run in runs.finished_runs(config.output_dir, name):
+        if _fits(config, runs.read_config(run), job.typed):
+            logger.info(f"{name}: takes {run}")
+            return run
+    resumed = resumed_folder(replace(config, resume="auto")) if job.config.resume else None
+    folder = resumed or runs.new_folder(config.output_dir, "train", name)
+    done = "goes on in" if resumed else "no finished run of these settings, so one is trained in"
+    logger.info(f"{name}: {done} {folder}")
+    _run(job, replace(config, resume=str(resumed) if resumed else None), folder)
     return folder
 
 
-def _is_partial(dataset: dict[str, Any]) -> bool:
-    """Whether a run was trained on some classes of its set alone."""
-    return bool(dataset["keep_classes"] or dataset["drop_classes"])
+def _fits(wanted: Config, run: Mapping[str, Any], typed: frozenset[str]) -> bool:
+    """Whether a run was trained on the same images to the same size and latent size, and as was typed."""
+    asked = {key.split(".")[0] for key in typed}
+    compared = {*COMPARED, *(name for name in TYPED_OF_TRAINING if name in asked)}
+    return compared <= set(run) and not compared & set(differing(wanted, run))
 
 
-def _against_others(job: Job, name: str, trained: Path) -> dict[str, Any]:
-    """What `mode=outlier` measures of a trained run, with each other set as the outliers."""
-    config = job.config
-    others = [other for other in config.datasets if other != name]
-    scored = replace(
-        config,
-        mode="outlier",
-        dataset=config.nodes[name],
-        checkpoint=str(trained),
-        out_datasets=others,
-        near=[],
-        far=[],
-        datasets=[],
-    )
-    overrides = [*_settings(job), "mode=outlier", f"dataset={name}", f"out_datasets=[{','.join(others)}]"]
-    return _run(job, scored, job.folder / name, overrides)
+def _score(job: Job, config: Config, trained: Path) -> None:
+    """Fill `<set>/` with what `mode=outlier` measures against each other set, unless it has been."""
+    from advvae.checkpoint import sha256
+
+    name = config.dataset["name"]
+    folder = job.folder / name
+    checkpoint = runs.checkpoint_file("checkpoint", str(trained))
+    before = runs.read_config(folder).get("checkpoint_sha256")
+    if runs.read_metrics(folder).get("status") == "finished" and before == sha256(checkpoint):
+        logger.info(f"{name}: has been scored")
+        return
+    others = [other for other in job.config.datasets if other != name]
+    scored = replace(config, mode="outlier", checkpoint=str(checkpoint), out_datasets=others, near=[], far=[])
+    _run(job, replace(scored, nodes=job.config.nodes), folder)
 
 
-def _settings(job: Job) -> list[str]:
-    """What was typed beside the sets and the mode."""
-    own = ("mode=", "datasets=", "dataset=", "out_dataset=", "out_datasets=", "near=", "far=")
-    return [override for override in job.run.overrides if not override.startswith(own)]
-
-
-def _run(job: Job, config: Config, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def _run(job: Job, config: Config, folder: Path) -> None:
     """Run one mode in a folder of its own, as if it had been typed."""
-    output_dir = Path(config.output_dir)
-    with runs.open_run(folder, output_dir, overrides, False, keep_failed=False) as run, ExitStack() as resources:
+    output_dir, resumed, scores = Path(config.output_dir), bool(config.resume), config.mode == "outlier"
+    opened = runs.open_run(folder, output_dir, _overrides(job, config), resumed, keep_failed=False, again=scores)
+    with opened as run, ExitStack() as resources:
         own = open_job(settle(config, set(job.typed)), run, resources)
-        run.metrics |= modes.train(own) if config.mode == "train" else modes.outlier(own)
+        run.metrics |= modes.outlier(own) if scores else modes.train(own)
+        if scores:
+            _audit(own, job.config.nodes)
         run.finish()
-    return run.metrics
 
 
-def _draw(datasets: list[str], rows: list[dict[str, Any]], score: str, path: Path) -> None:
-    """AUROC of one score: inliers down, outliers across; "undefined" of a set of one image is an empty cell."""
-    import numpy as np
+def _overrides(job: Job, config: Config) -> list[str]:
+    """What would be typed to do the same alone."""
+    own = ("mode=", "datasets=", "dataset=", "out_dataset=", "out_datasets=", "near=", "far=", "resume=")
+    typed = [override for override in job.run.overrides if not override.startswith(own)]
+    outliers = [f"out_datasets=[{','.join(config.out_datasets)}]"] if config.mode == "outlier" else []
+    return [*typed, f"mode={config.mode}", f"dataset={config.dataset['name']}", *outliers, "resume=null"]
 
-    from advvae.outlier.pictures import auroc_map
 
-    values = np.full((len(datasets), len(datasets)), np.nan)
-    for row in rows:
-        if row["score"] == score and isinstance(row["auroc"], float):
-            values[datasets.index(row["dataset"]), datasets.index(row["out_dataset"])] = row["auroc"]
-    auroc_map(values, datasets, datasets, path, row_name="inliers", title=f"AUROC of {score}")
+def _audit(own: Job, nodes: Mapping[str, dict[str, Any]]) -> None:
+    """Write audit.csv: what the outlier sets, and the set's own test split, have in common with its images."""
+    from advvae.audit import Audit, write_audit
+
+    train, test = own.whole_split("train"), own.whole_split("test")
+    audit = Audit(train, test, {name: node["patients"] for name, node in nodes.items()}, own.device)
+    write_audit(own.folder / "audit.csv", [audit.overlap(split) for split in (test, *own.outliers())])

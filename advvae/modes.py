@@ -31,6 +31,8 @@ def train(job: Job) -> dict[str, Any]:
     if config.dataset["channels"] is None:
         assert config.size is not None
         config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir), config.size)
+    if config.dataset["window"] is None and config.dataset["percentiles"]:
+        config.dataset["window"] = training_window(job)
     networks = build_networks(config)
     if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
         usable_scores(job.scores(), networks, config.crop)
@@ -59,6 +61,26 @@ def train(job: Job) -> dict[str, Any]:
     metrics = trainer.train()
     job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
     return metrics
+
+
+def training_window(job: Job) -> list[float]:
+    """The values between which `dataset.percentiles` of the training images lie."""
+    from advvae.data.window import percentile_window
+
+    config, node = job.config, job.config.dataset
+    assert config.size is not None
+    low, high = percentile_window(
+        job.source,
+        node["percentiles"],
+        name=node["name"],
+        size=config.size,
+        data_dir=Path(config.data_dir),
+        keep_classes=node["keep_classes"],
+        drop_classes=node["drop_classes"],
+        num_workers=config.num_workers,
+    )
+    logger.info(f"dataset.window=[{low:g},{high:g}], as dataset.percentiles of the training images")
+    return [low, high]
 
 
 def test(job: Job) -> dict[str, Any]:
@@ -116,6 +138,7 @@ def outlier(job: Job) -> dict[str, Any]:
         folder=job.folder,
         num_workers=config.num_workers,
         crop=config.crop,
+        maps=config.maps,
     )
 
 
@@ -125,19 +148,19 @@ def screen(job: Job) -> dict[str, Any]:
 
     config, networks = job.config, job.trained_networks()
     assert config.input is not None
-    assert config.size is not None
     return screen_images(
         ready_detector(job, networks),
         networks,
         job.objective,
         source_path=Path(config.input),
-        size=config.size,
-        channels=config.dataset["channels"],
+        form=job.form(config.dataset, job.source),
+        slices=config.dataset.get("slices"),
         alpha=config.alpha,
         batch_size=config.batch_size,
         device=job.device,
         folder=job.folder,
         crop=config.crop,
+        maps=config.maps,
     )
 
 

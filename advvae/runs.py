@@ -80,16 +80,22 @@ class Run:
 
 
 @contextmanager
-def open_run(folder: Path, output_dir: Path, overrides: list[str], resumed: bool, keep_failed: bool) -> Iterator[Run]:
+def open_run(
+    folder: Path, output_dir: Path, overrides: list[str], resumed: bool, keep_failed: bool, again: bool = False
+) -> Iterator[Run]:
     """Hold the folder for one run, and leave it in order whatever happens.
 
     A new folder below `output_dir` that an error leaves without any result is removed, unless `keep_failed` (a
     sweep's job).
 
+    Args:
+        resumed: the folder holds a run that goes on.
+        again: the folder may hold a run that cannot go on, which is begun anew.
+
     Raises:
         UserError: another process or another run holds the folder, or it cannot be written.
     """
-    if not resumed and (folder / ".hydra" / "overrides.yaml").is_file():
+    if not (resumed or again) and (folder / ".hydra" / "overrides.yaml").is_file():
         raise UserError(f"{folder} holds a run already: resume= goes on with it, or name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,15 +163,25 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return named
 
 
-def train_runs(output_dir: str, dataset: str) -> list[Path]:
-    """The train runs on a dataset, newest first; sweeps stand elsewhere."""
-    parent = Path(output_dir, "train", dataset)
+def can_go_on(folder: Path) -> bool:
+    """Whether a run can: a training from its last checkpoint, a matrix from what its sets have left."""
+    return (folder / "checkpoints" / "last.pt").is_file() or read_config(folder).get("mode") == "matrix"
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run has something left to do, and no living process does it."""
+    return read_metrics(folder).get("status") in ("running", "failed", "interrupted") and not is_locked(folder)
+
+
+def runs_of(output_dir: str, mode: str, dataset: str) -> list[Path]:
+    """The runs of a mode on a dataset, newest first; sweeps stand elsewhere."""
+    parent = Path(output_dir, mode, dataset)
     return sorted((p for p in parent.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
 
 
 def finished_runs(output_dir: str, dataset: str) -> Iterator[Path]:
     """The train runs on a dataset that came to their end, newest first."""
-    return (run for run in train_runs(output_dir, dataset) if read_metrics(run).get("status") == "finished")
+    return (run for run in runs_of(output_dir, "train", dataset) if read_metrics(run).get("status") == "finished")
 
 
 def newest_finished(output_dir: str, dataset: str) -> Path | None:

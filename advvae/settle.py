@@ -4,12 +4,13 @@ In every mode but a fresh train, what describes the trained network and its data
 typed; the rest never does. On resume everything comes from the run but what is typed.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae import runs
-from advvae.config import Config, check, check_settled
+from advvae.config import DATASET_KEYS, PLACES, Config, check, check_settled
 from advvae.errors import UserError
 from advvae.shapes import default_hidden_dims, stage_sizes
 
@@ -57,6 +58,7 @@ def settle(config: Config, typed: set[str]) -> Settled:
     if config.no_wandb:
         config = replace(config, tracker={"name": "none"})
     if config.mode == "matrix":  # which trains, or finds, a network for each of its sets
+        resumed_folder(config)  # a folder that is named may be another matrix's
         return Settled(config, typed=frozenset(typed))
     if config.mode == "train":
         settled = _settle_resume(config, typed) if config.resume else None
@@ -185,30 +187,58 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
 
 
 def resumed_folder(config: Config) -> Path | None:
-    """The run folder that `resume` means; None = there is none, start one."""
+    """The run folder that `resume` means in mode=train and mode=matrix; None = there is none, start one."""
     if not config.resume:
         return None
     if config.resume != "auto":
-        folder = Path(config.resume)
-        folder = folder.parent if folder.name == "checkpoints" else folder
-        if not (folder / "checkpoints" / "last.pt").is_file():
-            raise UserError(f"resume={config.resume} holds no checkpoints/last.pt: name the folder of a training run")
-        return folder
-    wanted = asdict(_complete(config, checked=False))
-    for folder in runs.train_runs(config.output_dir, config.dataset["name"]):
-        unfinished = runs.read_metrics(folder).get("status") in ("running", "failed", "interrupted")
-        if unfinished and (folder / "checkpoints" / "last.pt").is_file() and not runs.is_locked(folder):
-            run = runs.read_config(folder)
-            shared = [name for name in wanted if name in run and name not in NOT_RESUMED]  # an older run has fewer keys
-            if all(_same(name, wanted[name], run[name]) for name in shared):
-                return folder
+        return _named_matrix(config) if config.mode == "matrix" else _named_training(config)
+    is_matrix = config.mode == "matrix"
+    wanted = config if is_matrix else _complete(config, checked=False)
+    dataset = matrix_name(config.datasets) if is_matrix else config.dataset["name"]
+    for folder in runs.runs_of(config.output_dir, config.mode, dataset):
+        is_same = not differing(wanted, runs.read_config(folder), NOT_RESUMED)
+        if is_same and runs.can_go_on(folder) and runs.is_unfinished(folder):
+            return folder
     return None
+
+
+def matrix_name(datasets: list[str]) -> str:
+    """What stands for the dataset in the folder of a matrix."""
+    return "-".join(datasets)
+
+
+def _named_training(config: Config) -> Path:
+    folder = Path(str(config.resume))
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if not (folder / "checkpoints" / "last.pt").is_file():
+        raise UserError(f"resume={config.resume} holds no checkpoints/last.pt: name the folder of a training run")
+    return folder
+
+
+def _named_matrix(config: Config) -> Path:
+    folder = Path(str(config.resume))
+    run = runs.read_config(folder)
+    if run.get("mode") != "matrix":
+        raise UserError(f"resume={config.resume} holds no config.yaml of mode=matrix: name the folder of a matrix")
+    if others := differing(config, run, NOT_RESUMED):
+        name = others[0]
+        raise UserError(
+            f"{name} is {getattr(config, name)} here, but {run[name]} in {folder}: type what was typed there"
+        )
+    return folder
+
+
+def differing(wanted: Config, run: Mapping[str, Any], left_out: Iterable[str] = ()) -> list[str]:
+    """The keys in which a run's config is not what is wanted; an older run has fewer keys."""
+    names = [name for name in asdict(wanted) if name in run and name not in left_out]
+    return [name for name in names if not _same(name, getattr(wanted, name), run[name])]
 
 
 def _same(name: str, wanted: Any, had: Any) -> bool:
     """Whether a run has what is wanted, or has decided what was left open."""
     if isinstance(wanted, dict) and isinstance(had, dict):
-        return all(_same(key, value, had[key]) for key, value in wanted.items() if key in had)
+        decided = ("window",) if wanted.get("percentiles") else ()
+        return all(_same(key, value, had[key]) for key, value in wanted.items() if key in had and key not in decided)
     return wanted == had or (name, wanted) in (("precision", "auto"), ("channels", None))
 
 
@@ -218,7 +248,7 @@ def _complete(config: Config, checked: bool = True) -> Config:
     if size is None:
         raise UserError(f"size must be given: dataset={config.dataset['name']} has no default one")
     hidden_dims = config.hidden_dims or default_hidden_dims(config.crop or size)
-    config = replace(config, size=size, hidden_dims=hidden_dims)
+    config = replace(config, size=size, hidden_dims=hidden_dims, out_dataset=_out_dataset(config))
     if config.deterministic:
         config = replace(config, precision="32")
     if checked:
@@ -226,12 +256,22 @@ def _complete(config: Config, checked: bool = True) -> Config:
     return config
 
 
+def _out_dataset(config: Config) -> dict[str, Any]:
+    """The outlier set's node. Where it is the dataset itself, in other classes, it says only once where that is."""
+    own, node = config.dataset, config.out_dataset
+    if node["name"] != own["name"] or any(node.get(place) for place in PLACES):
+        return node
+    its_own = ("keep_classes", "drop_classes", "percentiles")
+    return {key: own.get(key) if value is None and key not in its_own else value for key, value in node.items()}
+
+
 def _group(config: Config, run: dict[str, Any], group: str, typed: set[str]) -> dict[str, Any]:
     """A group's node: the run's, unless another option was typed; a sub-key that was typed counts in any case."""
     node = getattr(config, group)
     if group in typed and node["name"] != run[group].get("name", node["name"]):
         return dict(node)
-    return {**run[group], **{name: value for name, value in node.items() if f"{group}.{name}" in typed}}
+    known = DATASET_KEYS if group in ("dataset", "out_dataset") else {}  # a run of an older version has fewer
+    return {**known, **run[group], **{name: value for name, value in node.items() if f"{group}.{name}" in typed}}
 
 
 def _quoted(path: Path) -> str:

@@ -102,14 +102,15 @@ def open_tracker(
     folder: Path,
     config: Mapping[str, Any],
     run_name: str,
-    images_allowed: bool = True,
+    private: bool = False,
     run_id: str | None = None,
 ) -> Iterator[Tracker]:
     """Open the tracker that `settings`, the `tracker` node of the config, names; close it however the block ends.
 
     folder: the run folder, under which a tracker keeps its files.
-    config: all settings of the run, as plain values, to be shown beside its numbers.
-    images_allowed: whether images may leave this machine where `settings` does not say (`images: null`).
+    config: all settings of the run, as plain values, to be shown beside its numbers; to W&B `without_folders`.
+    private: the images may be patients. W&B then gets none, unless `settings` says `images: true`, nor what was typed,
+        nor the names of folder, user and machine, among which a patient's may be.
     run_id: the `run_id` of an earlier tracker, to go on with its W&B run.
     Raises UserError for an unknown name or a missing package; a failing W&B is a warning.
     """
@@ -122,9 +123,10 @@ def open_tracker(
         case "wandb":
             # W&B reports its own errors to its server; one that hangs would hold up our exit for half a minute.
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-            images = images_allowed if settings.get("images") is None else settings["images"]
+            images = not private if settings.get("images") is None else settings["images"]
+            shown = without_folders(config)
             try:
-                run = _start_wandb(lambda mode: _init_wandb(mode, settings, folder, config, run_name, run_id))
+                run = _start_wandb(lambda mode: _init_wandb(mode, settings, folder, shown, run_name, run_id, private))
                 tracker = WandbTracker(run, images=images)
             except Exception as error:
                 logger.warning("W&B: %s. Nothing is recorded there.", _one_line(error))
@@ -162,7 +164,13 @@ def _start_wandb(init: Callable[[str], Any]) -> Any:
 
 
 def _init_wandb(
-    mode: Any, settings: Mapping[str, Any], folder: Path, config: Mapping[str, Any], run_name: str, run_id: str | None
+    mode: Any,
+    settings: Mapping[str, Any],
+    folder: Path,
+    config: Mapping[str, Any],
+    run_name: str,
+    run_id: str | None,
+    private: bool,
 ) -> Any:
     import wandb
 
@@ -182,8 +190,25 @@ def _init_wandb(
             init_timeout=CONNECT_SECONDS,
             finish_timeout=UPLOAD_SECONDS,
             finish_timeout_raises=True,
+            x_disable_meta=private,
+            disable_git=private,
         ),
     )
+
+
+def without_folders(value: Any) -> Any:
+    """Settings as they may be sent away: a path relative to the current folder, or its last part where it lies outside.
+
+    Folders are often called after people.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path, here = Path(value), Path.cwd()
+    return str(path.relative_to(here)) if here in (path, *path.parents) else path.name
 
 
 def _upload_hint(run: Any) -> str:

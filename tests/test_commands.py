@@ -220,7 +220,10 @@ def test_training_reads_no_test_split(advvae: Command, monkeypatch: pytest.Monke
 def test_hydra_sees_the_same_options_for_both_sets(advvae: Command) -> None:
     result = advvae("--cfg", "job", "dataset=octmnist", "out_dataset=octmnist")
     config = yaml.safe_load(result.output)
-    assert config["dataset"] == config["out_dataset"]
+    of_training_alone = {"percentiles", "patients"}
+    assert config["dataset"].keys() - config["out_dataset"].keys() == of_training_alone
+    shared = config["dataset"].keys() - of_training_alone - {"resize"}  # that of the dataset, unless typed
+    assert all(config["dataset"][key] == config["out_dataset"][key] for key in shared)
 
 
 def test_completion_knows_groups_options_and_keys(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,9 +347,9 @@ def test_a_mistake_in_the_scores_that_follow_is_told_before_training(advvae: Com
     assert advvae.runs() == []
 
 
-@pytest.mark.parametrize(("dataset", "allowed"), [("digits", True), ("folder", False)])
+@pytest.mark.parametrize(("dataset", "private"), [("digits", False), ("folder", True)])
 def test_images_that_may_be_patients_go_to_no_remote_tracker(
-    advvae: Command, monkeypatch: pytest.MonkeyPatch, dataset: str, allowed: bool
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, dataset: str, private: bool
 ) -> None:
     from advvae import tracking
 
@@ -357,11 +360,11 @@ def test_images_that_may_be_patients_go_to_no_remote_tracker(
     open_tracker = tracking.open_tracker
 
     def recording(settings: Any, **arguments: Any) -> Any:
-        opened.append(arguments["images_allowed"])
+        opened.append(arguments["private"])
         return open_tracker(settings, **arguments)
 
     monkeypatch.setattr(tracking, "open_tracker", recording)
     root = ["dataset.root=images"] if dataset == "folder" else []
     assert advvae("mode=train", f"dataset={dataset}", *root, *TINY).status == 0
     assert advvae("mode=screen", f"dataset={dataset}", *root, "input=images", *FEW, "tracker=none").status == 0
-    assert opened == [allowed, False]  # whatever the networks were trained on, what is screened is the user's own
+    assert opened == [private, True]  # whatever the networks were trained on, what is screened is the user's own

@@ -10,8 +10,10 @@ import yaml
 
 from advvae import figures
 from advvae.errors import UserError
+from advvae.outlier import pictures
 from advvae.runs import best_job
-from advvae.sweep import gather, job_folders, sweep_table, write_summary
+from advvae.sweep import sweep_table, write_summary
+from advvae.sweep_rows import gather, job_folders
 
 APP = """
 import json, hydra, yaml
@@ -269,6 +271,31 @@ def test_more_scores_than_jobs_go_down_the_page(tmp_path: Path) -> None:
         "|kld|0.250|0.750|0.500|",
         "|elbo|1.000|1.000|1.000|",
     ]
+
+
+def test_one_swept_key_and_scores_give_a_heat_map_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [scored(loss=0.9, kld=0.5), scored(loss=0.8, kld="undefined"), {"status": "failed", "error": "no"}]
+    for job, result in enumerate(results):
+        add_job(tmp_path, job, [f"dataset.keep_classes=[{job}]", f"precision={job}"], result)
+    drawn: list[tuple[str, Any, Any, str]] = []
+    real = pictures.auroc_map
+
+    def auroc_map(values: Any, rows: Any, columns: Any, path: Path, **names: str) -> None:
+        drawn.append((repr(values.tolist()), rows, columns, names["row_name"]))
+        real(values, rows, columns, path, **names)
+
+    monkeypatch.setattr(pictures, "auroc_map", auroc_map)
+    write_summary(tmp_path)
+    values = "[[0.9, 0.5], [0.8, nan], [nan, nan]]"
+    assert drawn == [(values, ["[0]", "[1]", "[2]"], ["loss", "kld"], "dataset.keep_classes")]
+    assert (tmp_path / "summary.png").is_file()
+
+
+def test_no_picture_of_one_swept_key_without_scores(tmp_path: Path) -> None:
+    for job in range(2):
+        add_job(tmp_path, job, [f"lr={job}"], finished(val_loss=0.5))
+    write_summary(tmp_path)
+    assert not (tmp_path / "summary.png").exists()
 
 
 def test_no_table_without_scores(tmp_path: Path) -> None:

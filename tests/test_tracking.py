@@ -76,22 +76,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def logged_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A home without a W&B login, and a fresh wandb for each test."""
-    import wandb
-
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DIR", "WANDB_PROJECT", "WANDB_ENTITY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "home" / "wandb"))
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
 def server(logged_out: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server that answers, and a login to it."""
     server = Server()
@@ -140,7 +124,7 @@ def test_unknown_tracker_names_the_choices(tmp_path: Path) -> None:
 def test_tensorboard_holds_numbers_pictures_and_config(tmp_path: Path, picture: Path) -> None:
     from tensorboard.backend.event_processing import event_accumulator
 
-    track(tmp_path, picture, settings={"name": "tensorboard", "images": None}, images_allowed=False)
+    track(tmp_path, picture, settings={"name": "tensorboard", "images": None}, private=True)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val_loss")] == [(1, 0.5)]
     (image,) = events.Images("samples")
@@ -217,12 +201,12 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path, server: Ser
 
 
 @pytest.mark.parametrize(
-    ("images", "allowed", "sent"), [(None, True, True), (None, False, False), (True, False, True), (False, True, False)]
+    ("images", "private", "sent"), [(None, False, True), (None, True, False), (True, True, True), (False, False, False)]
 )
 def test_which_images_leave_the_machine(
-    tmp_path: Path, server: Server, picture: Path, images: bool | None, allowed: bool, sent: bool
+    tmp_path: Path, server: Server, picture: Path, images: bool | None, private: bool, sent: bool
 ) -> None:
-    track(tmp_path, picture, settings={**WANDB, "images": images}, images_allowed=allowed)
+    track(tmp_path, picture, settings={**WANDB, "images": images}, private=private)
     assert any("media" in path for path in server.uploads()) == sent
 
 

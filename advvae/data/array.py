@@ -14,19 +14,22 @@ import numpy as np
 from advvae.data.source import SPLITS, Items
 from advvae.errors import UserError
 
-LABELS = ("labels", *(f"{split}_labels" for split in SPLITS))
-GROUPS = ("groups", *(f"{split}_groups" for split in SPLITS))
+PREFIXES = ("", *(f"{split}_" for split in SPLITS))
+BESIDE_IMAGES = ("labels", "groups", "masks")
+LABELS = tuple(f"{prefix}labels" for prefix in PREFIXES)
 LARGEST = 65535  # number of a class
 KEYS = "<split>_images with <split> = train, val or test, or images"
 
 
 class Array:
-    """N×H×W or N×H×W×C images, uint8, uint16 or float in [0, 1]; floats are kept with 16 bits, or 8 where these do.
+    """N×H×W or N×H×W×C images, uint8, uint16 or float in [0, 1], or with a window (see Form) numbers of any kind.
+
+    They are kept with 16 bits, or 8 where these do.
 
     path: an .npy file, or an .npz file with the keys `<split>_images` and, where there are any, `<split>_labels` (as
         MedMNIST's), or with `images` and `labels`. Labels are (N,) or (N, 1) numbers of classes, or (N, K) of 0 and 1.
         `<split>_groups` or `groups` say which images belong together, such as one patient's: (N,) or (N, 1) whole
-        numbers or strings.
+        numbers or strings. `<split>_masks` or `masks`, N×H×W, are not 0 where an image is anomalous.
     """
 
     private = True
@@ -60,21 +63,25 @@ class Array:
             prefix = f"{split}_" if f"{split}_images" in arrays else ""
             images = arrays[f"{prefix}images"]
             labels = {key: arrays[key] for key in arrays if key in LABELS}
-            groups = arrays.get(f"{prefix}groups")
-            described = {key: key.replace("labels", "images").replace("groups", "images") for key in LABELS + GROUPS}
-            lonely = [key for key in arrays if key in described and described[key] not in arrays]
+            groups, masks = arrays.get(f"{prefix}groups"), arrays.get(f"{prefix}masks")
+            lonely = keys_without_images(arrays)
         if lonely:
             raise UserError(f"{self.file}: has {', '.join(lonely)}, but no images by that name: rename or remove them")
         check_shape(images, f"{self.file}: {prefix}images")
         if groups is not None:
             groups = to_groups(groups, f"{self.file}: {prefix}groups")
-        if f"{prefix}labels" not in labels:
-            return Items(Rows(images), np.full(len(images), -1, dtype=np.int64), [], groups=groups)
+        if masks is not None:
+            check_masks(masks, images, f"{self.file}: {prefix}masks")
         labels = {key: to_labels(numbers, f"{self.file}: {key}") for key, numbers in labels.items()}
-        own = labels[f"{prefix}labels"]
-        largest = max(int(numbers.max(initial=-1)) for numbers in labels.values())
-        count = own.shape[1] if own.ndim == 2 else largest + 1  # of all splits: a number means the same in each
-        return Items(Rows(images), own, [str(number) for number in range(count)], groups=groups)
+        own = labels.get(f"{prefix}labels")
+        if own is None:
+            own, count = np.full(len(images), -1, dtype=np.int64), 0
+        elif own.ndim == 2:
+            count = own.shape[1]
+        else:  # of all splits: a number means the same in each
+            count = 1 + max(int(numbers.max(initial=-1)) for numbers in labels.values())
+        classes = [str(number) for number in range(count)]
+        return Items(Rows(images), own, classes, groups=groups, masks=None if masks is None else Rows(masks))
 
     @contextmanager
     def opened(self) -> Iterator[Mapping[str, np.ndarray]]:
@@ -91,6 +98,12 @@ class Array:
                 remedy = "holds Python objects, which could run code when loaded: save plain arrays of numbers"
                 raise UserError(f"{self.file} is no NumPy file, or {remedy}") from None
             raise UserError(f"{self.file} is broken or no .npy or .npz file ({error})") from None
+
+
+def keys_without_images(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Those that describe images which are not there."""
+    described = {f"{prefix}{name}": f"{prefix}images" for prefix in PREFIXES for name in BESIDE_IMAGES}
+    return [key for key in arrays if key in described and described[key] not in arrays]
 
 
 class Rows(Sequence[np.ndarray]):
@@ -113,6 +126,11 @@ def check_shape(images: np.ndarray, what: str) -> None:
         raise UserError(f"{what} have the shape {images.shape}: N×H×W with W > 4 is needed; {remedy}")
     if images.ndim not in (3, 4) or 0 in images.shape[1:] or (images.ndim == 4 and images.shape[3] > 4):
         raise UserError(f"{what} have the shape {images.shape}: N×H×W or N×H×W×C with C = 1, 3 or 4 is needed")
+
+
+def check_masks(masks: np.ndarray, images: np.ndarray, what: str) -> None:
+    if masks.shape != images.shape[:3]:
+        raise UserError(f"{what} have the shape {masks.shape}: {images.shape[:3]} is needed, that of the images")
 
 
 def to_labels(labels: np.ndarray, what: str) -> np.ndarray:

@@ -1,69 +1,80 @@
-"""Images in files of their own: a user's folder."""
+"""Images in files of their own: a user's folder, or the rows of a CSV file."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
+from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, LeftOut, Listing, present
+from advvae.data.masks import MaskFiles, mask_folders, places_of_masks, with_masks
+from advvae.data.nifti import parse_slices
+from advvae.data.readers import SUFFIXES, ImageFiles, image_files, places
 from advvae.data.source import SPLITS, Items
+from advvae.data.table import read_table
 from advvae.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 log = logging.getLogger(__name__)
 
-OTHER_NAMES_OF_VAL = ("valid", "validation")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".jp2")
+NAMED = 3  # files that a warning names
 
-
-def open_image(path: str | Path) -> Image.Image:
-    """The image in a file, not yet decoded."""
-    from PIL import Image
-
-    return Image.open(path)
-
-
-class ImageFiles(Sequence["Image.Image"]):
-    """Files as images, opened when they are asked for."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: Any) -> Any:
-        return open_image(self.paths[index])
+told: WeakSet[Folder] = WeakSet()  # not kept in the sources, whose attributes say what a prepared copy was made of
 
 
 class Folder:
-    """Any tree of images: with the folders train, val, test (any of them) or without, with class folders or without.
+    """Any tree of images, or those that a CSV file names.
 
-    Beside train or test, a folder valid or validation is taken for val. The class of an image is the first folder
-    below its split's (or below root); without one it is unlabelled.
+    A tree has the folders train, val, test (any of them) or none of them, with class folders or without. Beside train
+    or test, a folder valid or validation is taken for val. The class of an image is the first folder below its split's
+    (or below root); without one it is unlabelled.
+    A file of several images (frames, slices) gives all of them. Where no group is named for it, they are one.
 
-    root: the folder.
+    root: the folder. None = the one that `csv` lies in.
+    csv: the file; read_table says what its columns mean. Class folders and those of splits mean nothing then.
+    masks: the folder of the masks, relative to root; with_masks says how they are named. None = masks or ground_truth
+        in root, if there is one. What is in it is no image of the set.
+    slices: which ones of volumes; see parse_slices.
     """
 
     private = True
 
-    def __init__(self, root: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str | None = None,
+        csv: str | None = None,
+        masks: str | None = None,
+        slices: str | list[Any] | None = None,
+    ) -> None:
         self.root = root
+        self.csv = csv
+        self.masks = masks
+        self.slices = slices
+        parse_slices(slices)  # a mistake in it is told before anything is read
 
     @property
     def folder(self) -> Path:
-        if not self.root:
+        if not self.root and not self.csv:
             raise UserError("dataset.root (or out_dataset.root) is not set: give the folder that holds your images")
-        folder = Path(self.root).expanduser()
+        folder = Path(self.root).expanduser() if self.root else self.table.parent
         if not folder.is_dir():
             raise UserError(f"dataset.root (or out_dataset.root) = {folder}: there is no such folder")
         return folder
+
+    @property
+    def table(self) -> Path:
+        assert self.csv
+        return Path(self.csv).expanduser()
+
+    @property
+    def mask_folders(self) -> list[Path]:
+        return mask_folders(self.folder, self.masks)
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -76,60 +87,115 @@ class Folder:
 
     @property
     def splits(self) -> Sequence[str]:
+        if self.csv:
+            named = {entry.split for entry in read_table(self.table, self.folder).entries}
+            return [split for split in SPLITS if split in named]
         return list(self.folders) or ["train"]
 
-    def folder_of(self, split: str) -> Path:
-        return self.folders.get(split, self.folder)
-
     def files(self, split: str, data_dir: Path) -> list[Path]:
-        return image_files(self.folder_of(split), skipped=[self.folder, *self.folders.values()])
+        return [*([self.table] if self.csv else []), *self.listing().of(split).files]
 
     def read(self, split: str, data_dir: Path) -> Items:
-        names = {}
-        for other in self.splits:  # all, so that a number means the same in each
-            folder = self.folder_of(other)
-            names[other] = [class_of(path, folder) for path in self.files(other, data_dir)]
-        classes = sorted(set().union(*names.values()) - {""})
-        paths = self.files(split, data_dir)
-        if not paths:
-            known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-            raise UserError(f"{self.folder_of(split)} holds no images (looked for {known}): check dataset.root")
-        self.tell_unused()
-        numbers = {"": -1} | {name: number for number, name in enumerate(classes)}
-        labels = np.array([numbers[name] for name in names[split]], dtype=np.int64)
-        return Items(ImageFiles(paths), labels, classes, [str(path) for path in paths])
+        listing = self.checked()
+        entries = listing.of(split).entries
+        if not entries:
+            raise self.nothing_in(split)
+        slices = parse_slices(self.slices)
+        images = places([entry.path for entry in entries], slices)
+        masks, mismatched = places_of_masks(entries, images, slices)
+        self.tell(mismatched)
+        entry_of = {entry.path: entry for entry in entries}
+        shown = [entry_of[place.path] for place in images]  # a file is shown once for each of its images
+        grouped = listing.has_groups or len({place.path for place in images}) < len(images)
+        left_out = [*listing.left_out, *mismatched]
+        home = self.splits[0]  # of what belongs to no split
+        return Items(
+            ImageFiles(images),
+            listing.numbers(shown),
+            listing.classes,
+            paths=[str(place) for place in images],
+            groups=np.array([entry.group or str(entry.path) for entry in shown]) if grouped else None,
+            masks=MaskFiles(masks) if any(masks) else None,
+            left_out=[(item.path, item.reason) for item in left_out if (item.split or home) == split],
+        )
 
-    def tell_unused(self) -> None:
-        """Say where images lie that belong to no split."""
-        if used := self.folders:
-            others = image_files(self.folder, skipped=list(used.values()))
-            if unused := sorted({class_of(path, self.folder) or "the folder itself" for path in others}):
-                names = ", ".join(path.name for path in used.values())
-                log.warning("%s: only %s are used; the images in %s are not", self.folder, names, ", ".join(unused))
+    def nothing_in(self, split: str) -> UserError:
+        if self.csv:
+            return UserError(f"{self.csv}: no file of its {split} images is in {self.folder}: check dataset.root")
+        known = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        return UserError(
+            f"{self.folders.get(split, self.folder)} holds no images (looked for {known}): check dataset.root"
+        )
 
+    def listing(self) -> Listing:
+        """All that the set names, whether it is there or not."""
+        listing = read_table(self.table, self.folder) if self.csv else Listing(list(self.tree()))
+        if listing.has_masks:
+            if self.masks:
+                raise UserError(f"{self.csv} has a column mask: leave out that, or dataset.masks")
+            return listing
+        if len(self.mask_folders) > 1:
+            several = " and ".join(folder.name for folder in self.mask_folders)
+            raise UserError(f"{self.folder} holds {several}: name the one that holds the masks in dataset.masks")
+        for folder in self.mask_folders:
+            listing = with_masks(listing, self.folder, folder)
+            if not self.masks:
+                listing = replace(listing, notes=[*listing.notes, f"masks are taken from {folder}"])
+        return listing
 
-def image_files(folder: Path, skipped: Sequence[Path] = ()) -> list[Path]:
-    """All files below `folder` that are images by their name, in a fixed order; hidden ones are left out.
+    def tree(self) -> Iterator[Entry]:
+        for split in self.splits:
+            folder = self.folders.get(split, self.folder)
+            for path in self.images_below(folder, self.folder, *self.folders.values()):
+                name = class_of(path, folder)
+                yield Entry(path, split, (name,) if name else ())
 
-    Links are followed, but no folder is entered twice; nor, below `folder`, one of `skipped`.
-    Raises UserError for a folder that cannot be read.
-    """
+    def images_below(self, folder: Path, *skipped: Path) -> list[Path]:
+        return image_files(folder, skipped=[*skipped, *self.mask_folders])
 
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}): set its permissions, or remove it")
+    def checked(self) -> Listing:
+        """The listing of what is there. What is left out and what was decided is told the first time."""
+        listing = self.listing()
+        listing = present(listing) if self.csv else listing
+        listing = replace(listing, left_out=[*listing.left_out, *self.unnamed(listing)])
+        if self not in told:
+            told.add(self)
+            for note in listing.notes:
+                log.info("%s: %s", self.csv or self.root, note)
+            self.tell(listing.left_out)
+        return listing
 
-    found = []
-    seen = {os.path.realpath(path) for path in skipped} - {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
-        if (real := os.path.realpath(parent)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        found += [Path(parent, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-    return sorted(found)
+    def unnamed(self, listing: Listing) -> list[LeftOut]:
+        """The images in root that neither the table names nor the folders of splits hold.
+
+        Where the table alone is given, what lies beside it may be anything: only folders that it names are looked into.
+        """
+        if not self.csv:
+            reason = f"only {', '.join(folder.name for folder in self.folders.values())} are used"
+            found = self.images_below(self.folder, *self.folders.values()) if self.folders else []
+            return [LeftOut(str(path), reason) for path in found]
+        left_out = [Path(item.path) for item in listing.left_out]
+        named = {os.path.abspath(path) for path in (*listing.files, *left_out)}
+        skipped = []
+        if not self.root:
+            own = {os.path.relpath(path, self.folder).split(os.sep)[0] for path in named}
+            skipped = [path for path in self.folder.iterdir() if path.is_dir() and path.name not in own]
+        found = self.images_below(self.folder, *skipped)
+        return [LeftOut(str(path), "no row names it") for path in found if os.path.abspath(path) not in named]
+
+    def tell(self, left_out: Sequence[LeftOut]) -> None:
+        """A line for each reason."""
+        for reason, count in Counter(item.reason for item in left_out).items():
+            names = [below(item.path, self.folder) for item in left_out if item.reason == reason][:NAMED]
+            more = f" and {count - NAMED} more" if count > NAMED else ""
+            log.warning("%s: %d left out, as %s: %s%s", self.csv or self.root, count, reason, ", ".join(names), more)
 
 
 def class_of(path: Path, folder: Path) -> str:
     inside = path.relative_to(folder).parts
     return inside[0] if len(inside) > 1 else ""
+
+
+def below(path: str, folder: Path) -> str:
+    """The path as seen from the folder, where it lies in that."""
+    return os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path

@@ -6,15 +6,18 @@ import errno
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -44,6 +47,34 @@ def writable_cache(data_dir: Path) -> Path:
         log.warning("data_dir=%s cannot be written: prepared images go to %s", data_dir, fallback)
         return fallback
     raise UserError(f"data_dir={data_dir}: neither {preferred} nor {fallback} can be written: set data_dir")
+
+
+def found_or_made(
+    name: Callable[[], str],
+    load: Callable[[Path], Made | None],
+    make: Callable[[Path], Path],
+    *,
+    data_dir: Path,
+    lock: str,
+    purpose: str,
+) -> Made:
+    """What lies in a cache folder, made there when it is missing; of several processes, only one makes it.
+
+    name: of its file or folder. load: from its path; None = it is not there, or not whole.
+    make: in this cache folder, and returns its path, whose name a download may have changed.
+    lock: a name shared by all that must not be made at once. purpose: as in "another process is <purpose>".
+    """
+    before = name()
+    for folder in cache_folders(data_dir):
+        if (found := load(folder / before)) is not None:
+            return found
+    with undone_on_failure(data_dir / "cache"):
+        cache = writable_cache(data_dir)
+        with exclusive(cache / f".{lock}.lock", purpose):
+            if (found := load(cache / name())) is None:
+                found = load(make(cache))
+    assert found is not None, f"{cache / name()} was just written"
+    return found
 
 
 @contextmanager

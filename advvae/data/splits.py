@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from advvae.data.chunks import one_line
 from advvae.data.classes import chosen_rows, label_names
-from advvae.data.images import to_array
-from advvae.data.source import SPLITS, Source
-from advvae.data.store import IN_MEMORY, checked, one_line, prepare
+from advvae.data.cuts import fixed_order, nearest_end, official_split, split_rows
+from advvae.data.entries import IN_MEMORY, Prepared
+from advvae.data.images import raw_values
+from advvae.data.source import SPLITS, Form, Source
+from advvae.data.store import checked, prepare
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VAL_SHARE = 0.1  # of the training images, where a set has no official validation split
-TEST_SHARE = 0.2  # of all images, where a set has no official labelled split to test on
+ASKED = 16  # images, of which the first that can be read tells how many channels a set has
 SMALLEST = 8  # pixels; the smallest side that the networks take
 
 
@@ -34,6 +36,8 @@ class Split:
     rows: (n,) int64, this split's rows of `images`.
     official_split: the official split that `rows` number; "train" for a validation split that was cut from it.
     labels, classes, paths, groups: as in Items, of these n images.
+    masks: (N, H, W) uint8, in memory or memory-mapped, of all images of the official split as `images` is: 0 where an
+        image is normal, 1 where it is anomalous, 2 where that is not known. None = it is known of no image.
     transform: what `batches` does to each batch: (images (B, C, H, W) float32 in [-1, 1], their rows (B,) int64 on the
         CPU) -> images. It must treat each image by itself. None = nothing.
     crop: side in pixels of the square that `batches` cuts out of each image, after `transform`. None = whole images.
@@ -48,11 +52,26 @@ class Split:
     classes: Sequence[str]
     paths: Sequence[str] | None
     groups: np.ndarray | None = None
+    masks: torch.Tensor | None = None
     transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     crop: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def n_groups(self) -> int | None:
+        """How many groups these images come from, such as patients; None = it is not known."""
+        return None if self.groups is None else len(np.unique(self.groups))
+
+    def masks_at(self, positions: torch.Tensor) -> torch.Tensor:
+        """(n, H, W) uint8: the masks of the images at these positions, cropped as `batches` does without `shuffle`."""
+        assert self.masks is not None
+        masks = self.masks[self.rows[positions]]
+        if self.crop is None:
+            return masks
+        top = (masks.shape[-1] - self.crop) // 2
+        return masks[:, top : top + self.crop, top : top + self.crop]
 
     def subset(self, positions: torch.Tensor) -> Split:
         """The images at these positions (int64, from 0 to n − 1), in this order."""
@@ -167,36 +186,55 @@ def load_split(
     keep_classes: Sequence[str | int] | None = None,
     drop_classes: Sequence[str | int] | None = None,
     num_workers: int = 0,
+    window: tuple[float, float] | None = None,
+    resize: str = "crop",
+    max_unreadable: float = 0.01,
 ) -> Split:
     """One of train, val, test of a dataset; downloads and prepares no more than the official split it lies in.
 
-    name: the dataset's name, for messages and files. size: side in pixels. channels: 1 (grey) or 3 (RGB).
+    name: the dataset's name, for messages and files.
+    size, channels, window, resize: what images are brought to, see Form.
     keep_classes, drop_classes: use only, or do not use, the images of these classes, by name or number.
     num_workers: processes that decode, when the split is first prepared.
+    max_unreadable: share of the official split's images that may be unreadable; these are left out.
     Raises UserError for everything that a user can set right.
     """
     assert split in SPLITS
     assert channels in (1, 3)
     if size < SMALLEST:
         raise UserError(f"size={size}: the networks need images of at least {SMALLEST} px")
-    data_dir = Path(data_dir).expanduser()
     source = at_size(source, size)
     official = official_split(split, source.splits, name)
     prepared = prepare(
-        source, official, name=name, size=size, channels=channels, data_dir=data_dir, num_workers=num_workers
+        source,
+        official,
+        name=name,
+        form=Form(size, channels, None if window is None else (float(window[0]), float(window[1])), resize),
+        data_dir=Path(data_dir).expanduser(),
+        num_workers=num_workers,
+        max_unreadable=max_unreadable,
     )
-    rows = split_rows(split, source.splits, len(prepared.labels), prepared.groups)
+    rows = rows_of(split, source.splits, prepared)
     if split != "train" and official == "train":
         told = "%s has no %s split: %d of its %d training images, always the same, are used"
         log.info(told, name, split, len(rows), len(prepared.labels))
     labels = prepared.labels[rows.numpy()]
     paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
     groups = None if prepared.groups is None else prepared.groups[rows.numpy()]
-    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths, groups)
+    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths, groups, prepared.masks)
     chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
     return whole.subset(torch.from_numpy(chosen.nonzero()[0]))
+
+
+def rows_of(split: str, official: Sequence[str], prepared: Prepared) -> torch.Tensor:
+    """(m,) int64, rising: the rows of `split` among the prepared images.
+
+    All images of the source are divided, and then the unreadable ones left out: these move no other to another split.
+    """
+    members = split_rows(split, official, prepared.left_out.n_source, prepared.source_groups)
+    return torch.from_numpy(np.isin(prepared.numbers, members.numpy()).nonzero()[0])
 
 
 def infer_channels(source: Source, data_dir: str | Path, size: int = 32) -> int:
@@ -207,72 +245,19 @@ def infer_channels(source: Source, data_dir: str | Path, size: int = 32) -> int:
     source = at_size(source, size)
     split = next(split for split in SPLITS if split in source.splits)
     items = checked(source.read(split, Path(data_dir).expanduser()), split)
-    try:
-        channels = 1 if to_array(items.images[0], size).shape[2] <= 2 else 3
-    except Exception as error:  # Pillow's readers raise almost anything for a broken file
-        first = items.paths[0] if items.paths else f"the first image of {split}"
-        raise UserError(f"{first} is unreadable ({one_line(error)}): remove or replace it") from None
-    log.info("channels=%d, as the first image", channels)
-    return channels
+    reasons = []
+    for number in range(min(len(items.images), ASKED)):
+        try:
+            channels = raw_values(items.images[number]).shape[2]
+        except Exception as error:  # readers raise almost anything for a broken file
+            reasons.append(one_line(error))
+            continue
+        log.info("channels=%d, as the first image", channels)
+        return channels
+    first = items.paths[0] if items.paths else f"the first image of {split}"
+    others = f", and so are the {len(reasons) - 1} after it" if len(reasons) > 1 else ""
+    raise UserError(f"{first} is unreadable ({reasons[0]}){others}: remove or replace it")
 
 
 def at_size(source: Source, size: int) -> Source:
     return source.at_size(size) if hasattr(source, "at_size") else source
-
-
-def official_split(split: str, official: Sequence[str], name: str) -> str:
-    """The official split that `split` lies in. Raises UserError when there is none."""
-    if split == "test":
-        candidates = ["test", "val", "train"]  # an official val is the test split of a set without a labelled one
-    elif split == "val" and "test" in official:
-        candidates = ["val", "train"]
-    else:
-        candidates = ["train"]
-    for candidate in candidates:
-        if candidate in official:
-            return candidate
-    raise UserError(f"{name}: has no images for {split}: it has only {', '.join(official)}")
-
-
-def split_rows(split: str, official: Sequence[str], n: int, groups: np.ndarray | None = None) -> torch.Tensor:
-    """(m,) int64, rising: the rows of `split` in the official split of n images that it lies in.
-
-    What an official split does not give is cut from train: first 20 % to test on, then 10 % of the rest to validate.
-    groups: as in Items; each stays whole, so shares are as near as that allows. Where there are enough groups, each
-        split has one at least, and validation two, for its halves.
-    """
-    if official_split(split, official, "") != "train":
-        return torch.arange(n)
-    order, ends = fixed_order(n, groups)
-    n_test = n_val = 0
-    if "test" not in official and "val" not in official:
-        n_test = nearest_end(ends, max(1, round(TEST_SHARE * n)), left=2)
-    if "test" not in official or "val" not in official:
-        wanted = max(1, round(VAL_SHARE * (n - n_test)))
-        n_val = nearest_end(ends[ends > n_test] - n_test, wanted, left=1, least=1 if groups is None else 2)
-    test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
-    return {"test": test, "val": val, "train": train}[split].sort().values
-
-
-def fixed_order(n: int, groups: np.ndarray | None = None) -> tuple[torch.Tensor, np.ndarray]:
-    """The same permutation of n at all times, whatever the seed of a run. NumPy's, which is stable across versions.
-
-    groups: (n,), as in Items; None = each image is one by itself. It is the groups that are permuted.
-    Returns (n,) int64, the images of each group side by side, and (n_groups,), where each group ends in it.
-    """
-    if groups is None:
-        return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(torch.int64), np.arange(1, n + 1)
-    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(0).permutation(len(sizes))
-    places = order.argsort()[numbers]  # of each image's group in that order
-    return torch.from_numpy(places.argsort(kind="stable")).to(torch.int64), sizes[order].cumsum()
-
-
-def nearest_end(ends: np.ndarray, wanted: int, *, left: int, least: int = 1) -> int:
-    """The end of a group nearest to `wanted` images, the lower of two; 0 = there are no groups.
-
-    ends: (n_groups,) rising. left, least: groups that stay behind it and lie before it, if there are so many.
-    """
-    most = max(1, len(ends) - left)
-    possible = ends[min(least, most) - 1 : most]
-    return int(possible[np.abs(possible - wanted).argmin()]) if len(possible) else 0

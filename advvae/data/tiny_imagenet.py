@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from advvae.data.download import OfficialFile, fetch, reason
-from advvae.data.files import ImageFiles
+from advvae.data.readers import ImageFiles, Place
 from advvae.data.source import Items
 from advvae.errors import UserError
 
@@ -44,7 +44,7 @@ class TinyImageNet:
             remedy = "remove the folder, and it is downloaded again"
             raise UserError(f"tinyimagenet: {root} is broken ({reason(error)}): {remedy}") from error
         paths = [path for path, _ in listed]
-        return Items(ImageFiles(paths), labels, classes, [str(path) for path in paths])
+        return Items(ImageFiles([Place(path) for path in paths]), labels, classes, [str(path) for path in paths])
 
 
 def download(folder: Path) -> None:

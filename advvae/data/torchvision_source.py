@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advvae.data.download import fetch, first_broken, reason
-from advvae.data.files import open_image
+from advvae.data.readers import open_image
 from advvae.data.source import Items
 from advvae.data.torchvision_files import (
     archives_of,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from advvae.models.evaluation import Device
 from advvae.outlier import report
 from advvae.outlier.conformal import FalseAlarms, false_alarms
 from advvae.outlier.detector import Detector, unfitted_first
+from advvae.outlier.labels import LabelEvaluation, auroc_by_label
+from advvae.outlier.maps import reconstructing
+from advvae.outlier.pixel_report import report_maps, report_pixels
 from advvae.outlier.report import Scored
 from advvae.outlier.scores import BASELINES, FUSED
-from advvae.outlier.statistics import Evaluation, auroc_by_label, evaluate_scores, mean_evaluation
+from advvae.outlier.statistics import Evaluation, evaluate_scores, mean_evaluation
 from advvae.outlier.tables import write_tables
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ def find_outliers(
     folder: Path,
     num_workers: int = 0,
     crop: int | None = None,
+    maps: bool = False,
 ) -> dict[str, Any]:
     """Score the inliers once and each outlier set once; write scores, tables and pictures into `folder`.
 
@@ -54,53 +59,104 @@ def find_outliers(
         alpha: share of normal images that a threshold may flag.
         seed: draws the bootstrap.
         crop: side of the crops that the networks were trained on; None = whole images.
+        maps: write the error maps of all images too.
 
     Returns:
         `n_in`, `n_out`, `ranked_by` (the score that pictures go by); `scores.<name>`, the mean over the sets of each
         metric with its interval, with `threshold` and `false_alarm_rate`; `<group>.<name>`, the same over its sets; and
-        `sets.<set>.{n_out,duplicates,scores.<name>}`.
+        `sets.<set>.{n_in,n_out,duplicates,scores.<name>}`, with masks `sets.<set>.pixels.<map>`. Where images have
+        groups, `n_in_groups` and `n_out_groups` stand beside the numbers of images.
 
     Raises:
-        UserError: a score gives something else than one finite number per image.
+        UserError: a score gives something else than one finite number per image; a file cannot be written.
     """
     score = partial(
         detector.score, networks, objective, batch_size=batch_size, device=device, num_workers=num_workers, crop=crop
     )
     known, sets = Scored(inliers, score(inliers)), [Scored(split, score(split)) for split in outliers]
-    evaluations = {scored.name: _evaluated(known, scored, seed) for scored in sets}
-    averages = {name: mean_evaluation([evaluations[part] for part in parts]) for name, parts in groups.items() if parts}
-    mean = mean_evaluation(list(evaluations.values()))
-    digests = set(image_digests(inliers))
-    shared = {split.name: duplicates(digests, split) for split in outliers}
-    alarms = {name: false_alarms(detector.calibration[name], known.scores[name], alpha) for name in detector.names}
+    found = _measure(known, sets, detector, groups, alpha, seed)
     report.write_scores(folder / "scores.csv", known, sets)
+    report.draw_plots(known, sets, found.evaluations, found.alarms, folder, seed)
+    seeing = reconstructing(networks, crop, asked=maps or any(split.masks is not None for split in outliers))
+    report.draw_extremes(seeing, device, detector.headline, known, sets, folder)
+    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    pixels = {} if seeing is None else report_pixels(seeing, inliers, outliers, folder, seed=seed, **reading)
+    if maps and seeing is not None:
+        report_maps(seeing, inliers, outliers, folder / "maps", **reading)
     write_tables(
         folder,
-        evaluations | averages | ({MEAN: mean} if len(evaluations) > 1 else {}),
+        found.evaluations | found.averages | ({MEAN: found.mean} if len(sets) > 1 else {}),
         baselines=BASELINES,
-        duplicates=shared,
-        alarms=alarms,
-        labels={scored.name: _by_label(known, scored) for scored in sets if _has_labels(scored.split)},
+        duplicates=found.shared,
+        alarms=found.alarms,
+        labels={scored.name: _by_label(known, scored, seed) for scored in sets if _has_labels(scored.split)},
         controls=_controls(score, known, train, seed),
+        pixels=pixels,
+        headline=detector.headline,
     )
-    report.draw_plots(known, sets, evaluations, alarms, folder, seed)
-    reconstructing = networks if networks.has_vae and crop is None else None
-    report.draw_extremes(reconstructing, device, detector.headline, known, sets, folder)
-    report.tell(evaluations, shared)
+    report.tell(found.evaluations, found.shared)
+    return {**_counts(found.mean), "ranked_by": detector.headline, **_metrics(found, pixels)}
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was measured: outlier set, or group of such sets, -> its evaluation; and over all sets.
+
+    shared: outlier set -> how many of its images are inliers too.
+    alarms: score -> the inliers that its threshold flags.
+    """
+
+    evaluations: dict[str, Evaluation]
+    averages: dict[str, Evaluation]
+    mean: Evaluation
+    shared: dict[str, int]
+    alarms: dict[str, FalseAlarms]
+
+
+def _measure(
+    inliers: Scored,
+    outliers: Sequence[Scored],
+    detector: Detector,
+    groups: Mapping[str, Sequence[str]],
+    alpha: float,
+    seed: int,
+) -> Findings:
+    evaluations = {scored.name: _evaluated(inliers, scored, seed) for scored in outliers}
+    digests = set(image_digests(inliers.split))
+    sides = {"groups": detector.groups, "in_groups": inliers.split.groups}
+    return Findings(
+        evaluations,
+        averages={
+            name: mean_evaluation([evaluations[part] for part in parts]) for name, parts in groups.items() if parts
+        },
+        mean=mean_evaluation(list(evaluations.values())),
+        shared={scored.name: duplicates(digests, scored.split) for scored in outliers},
+        alarms={
+            name: false_alarms(detector.calibration[name], inliers.scores[name], alpha, **sides)
+            for name in detector.names
+        },
+    )
+
+
+def _metrics(found: Findings, pixels: Mapping[str, Any]) -> dict[str, Any]:
+    """What `metrics.json` says of the scores, over all sets, over groups of them, and set by set."""
+    sets = {
+        name: {**_counts(evaluation), "duplicates": found.shared[name], "scores": evaluation.metrics}
+        for name, evaluation in found.evaluations.items()
+    }
+    for name, by_map in pixels.items():
+        sets[name]["pixels"] = by_map
     return {
-        "n_in": len(inliers),
-        "n_out": sum(map(len, outliers)),
-        "ranked_by": detector.headline,
-        "scores": {name: values | _decision(alarms[name]) for name, values in mean.metrics.items()},
-        **{name: average.metrics for name, average in averages.items()},
-        "sets": {name: _measured(evaluation, shared[name]) for name, evaluation in evaluations.items()},
+        "scores": {name: values | _decision(found.alarms[name]) for name, values in found.mean.metrics.items()},
+        **{name: average.metrics for name, average in found.averages.items()},
+        "sets": sets,
     }
 
 
-def _measured(evaluation: Evaluation, shared: int) -> dict[str, Any]:
-    """What `metrics.json` says of one outlier set."""
-    counts = {"n_in": evaluation.n_in, "n_out": evaluation.n_out, "duplicates": shared}
-    return {**counts, "scores": evaluation.metrics}
+def _counts(evaluation: Evaluation) -> dict[str, int]:
+    """Numbers of images, and of their groups where they have some."""
+    names = ("n_in", "n_out", "n_in_groups", "n_out_groups")
+    return {name: count for name in names if (count := getattr(evaluation, name)) is not None}
 
 
 def _evaluated(inliers: Scored, outliers: Scored, seed: int) -> Evaluation:
@@ -119,8 +175,15 @@ def _has_labels(split: Split) -> bool:
     return split.transform is None and len(set(split.label_names())) > 1
 
 
-def _by_label(inliers: Scored, outliers: Scored) -> dict[str, dict[str, float | str]]:
-    return auroc_by_label(inliers.scores, outliers.scores, outliers.split.label_names())
+def _by_label(inliers: Scored, outliers: Scored, seed: int) -> dict[str, LabelEvaluation]:
+    return auroc_by_label(
+        inliers.scores,
+        outliers.scores,
+        outliers.split.label_names(),
+        in_groups=inliers.split.groups,
+        out_groups=outliers.split.groups,
+        seed=seed,
+    )
 
 
 def _controls(
@@ -152,5 +215,4 @@ def _controls(
 
 def _decision(alarm: FalseAlarms) -> dict[str, float | None]:
     """The threshold, and the share of inliers that it flags; None without one."""
-    rate = None if alarm.threshold is None else alarm.count / alarm.n
-    return {"threshold": alarm.threshold, "false_alarm_rate": rate}
+    return {"threshold": alarm.threshold, "false_alarm_rate": alarm.rate}

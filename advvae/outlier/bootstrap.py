@@ -17,6 +17,11 @@ KEPT = 2**26  # bytes of counts that are kept of each, 64 MiB
 BLOCK = 2**17  # counts of one block of draws: 512 KiB, which stay in the processor's cache
 
 
+def group_numbers(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """The group of each of n images as a number, (n,) 0 ... n_groups - 1; None = each image is one by itself."""
+    return np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
 def drawn_counts(groups: np.ndarray, seed: tuple[int, ...], draws: range) -> np.ndarray:
     """How often each draw takes each image, (draws, n). Draws take whole groups, as many as there are.
 

@@ -21,8 +21,10 @@ from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier import conformal
+from advvae.outlier.bootstrap import group_numbers
+from advvae.outlier.checks import check_shape, check_statistics, finite
 from advvae.outlier.detector_file import SavedDetector, SavedScore, read_detector, recipe, write_detector
-from advvae.outlier.evidence import Evidence, FittedScore, Score, described
+from advvae.outlier.evidence import Evidence, FittedScore, Score
 from advvae.outlier.scores import FUSED
 from advvae.progress import watched
 
@@ -43,6 +45,8 @@ class Detector:
     selection: what each score gives (n,) of the `select` half of validation.
     calibration: what each score, `fused` too, gives (m,) of the `calibrate` half.
     recipes: what each score was (`recipe`) before it learnt and scored anything; a missing one is asked for when saved.
+    groups: (m,) the group of each image of the `calibrate` half, such as its patient, as a number; None = each is one
+        by itself.
     """
 
     scores: dict[str, Score]
@@ -50,6 +54,12 @@ class Detector:
     selection: dict[str, np.ndarray]
     calibration: dict[str, np.ndarray]
     recipes: dict[str, str] = field(default_factory=dict)
+    groups: np.ndarray | None = None
+
+    @property
+    def n_calibrate_groups(self) -> int | None:
+        """How many groups thresholds follow from; None = each image is one by itself."""
+        return None if self.groups is None else len(np.unique(self.groups))
 
     @property
     def names(self) -> list[str]:
@@ -62,12 +72,12 @@ class Detector:
         return self.names[-1] if self.fuse else self.names[0]
 
     def threshold(self, name: str, alpha: float) -> float | None:
-        """What a normal image exceeds with a chance of `alpha` at most; None = too few images to calibrate with."""
-        return conformal.threshold(self.calibration[name], alpha)
+        """What a normal image exceeds with a chance of `alpha` at most; None = too few to calibrate with."""
+        return conformal.threshold(self.calibration[name], alpha, self.groups)
 
     def p_values(self, name: str, scores: np.ndarray) -> np.ndarray:
         """Conformal p-values (B,) of what images score (B,): small = few normal images score so high."""
-        return conformal.p_values(self.calibration[name], scores)
+        return conformal.p_values(self.calibration[name], scores, self.groups)
 
     def score(
         self,
@@ -131,7 +141,7 @@ def make_detector(
     if absent := [name for name in fuse if name not in scores]:
         raise UserError(f"scores: '{FUSED}' combines {', '.join(fuse)}, but {', '.join(absent)} is not computed")
     recipes = {name: recipe(score) for name, score in scores.items()}
-    saved = _saved_scores(known, identity, scores, recipes)
+    saved, groups = _saved_scores(known, identity, scores, recipes)
     missing = {name: score for name, score in scores.items() if name not in saved}
     selection = {name: score.selection for name, score in saved.items()}
     calibration = {name: score.calibration for name, score in saved.items()}
@@ -139,12 +149,13 @@ def make_detector(
         settings: dict[str, Any] = {"device": device, "num_workers": num_workers, "crop": crop}
         if to_fit := {name: score for name, score in missing.items() if isinstance(score, FittedScore)}:
             fit_scores(networks, objective, to_fit, train, seed=seed, **settings)
-        halves = validation().halves()
-        for half, scored in zip(halves, (selection, calibration), strict=True):
+        select, calibrate = validation().halves()
+        for half, scored in ((select, selection), (calibrate, calibration)):
             scored.update(score_split(networks, objective, half, scores=missing, batch_size=CHUNK, **settings))
+        groups = None if calibrate.groups is None else group_numbers(calibrate.groups, len(calibrate))
     if fuse:
         calibration[FUSED] = fused(fuse, selection, calibration)
-    return Detector(dict(scores), fuse, selection, calibration, recipes)
+    return Detector(dict(scores), fuse, selection, calibration, recipes, groups)
 
 
 def save_detector(path: Path, detector: Detector, identity: Mapping[str, str]) -> None:
@@ -162,7 +173,7 @@ def save_detector(path: Path, detector: Detector, identity: Mapping[str, str]) -
         )
         for name, score in detector.scores.items()
     }
-    write_detector(path, SavedDetector(dict(identity), saved))
+    write_detector(path, SavedDetector(dict(identity), saved, detector.groups))
 
 
 def fused(names: Sequence[str], selection: ArrayByName, scored: ArrayByName) -> np.ndarray:
@@ -172,6 +183,7 @@ def fused(names: Sequence[str], selection: ArrayByName, scored: ArrayByName) -> 
         selection: what normal images score, by name, each (n,).
         scored: what the images at hand score, by name, each (B,).
     """
+    # images of one group count one by one: this shapes a score, and what decides is its own calibration, by groups
     return conformal.fisher(np.stack([conformal.p_values(selection[name], scored[name]) for name in names]))
 
 
@@ -206,7 +218,7 @@ def fit_scores(
             evidence = Evidence(networks, objective, images, crop=crop)
             for name, score in learning.items():
                 statistics = score.statistics(evidence)
-                _check_statistics(name, statistics, len(images))
+                check_statistics(name, statistics, len(images))
                 parts[name].append(statistics.detach().cpu())
     for name, score in learning.items():
         score.fit(torch.cat(parts[name]), seed)
@@ -244,53 +256,20 @@ def score_split(
             evidence = Evidence(networks, objective, images, crop=crop)
             for name, score in scores.items():
                 values = score(evidence)
-                _check_shape(name, values, len(images))
+                check_shape(name, values, len(images))
                 parts[name].append(values.detach().cpu())
-    return {name: _finite(name, torch.cat(values).double().numpy(), split) for name, values in parts.items()}
+    return {name: finite(name, torch.cat(values).double().numpy(), split) for name, values in parts.items()}
 
 
 def _saved_scores(
     known: Path | None, identity: Mapping[str, str], scores: Mapping[str, Score], recipes: Mapping[str, str]
-) -> dict[str, SavedScore]:
-    """Those of `scores` that the file holds, by name; the fitted ones among them get their state."""
-    saved = read_detector(known, identity) if known else {}
-    found = {name: saved[name] for name in scores if name in saved and saved[name].recipe == recipes[name]}
+) -> tuple[dict[str, SavedScore], np.ndarray | None]:
+    """Those of `scores` that the file holds, by name, and its groups; the fitted scores among them get their state."""
+    if known is None:
+        return {}, None
+    saved = read_detector(known, identity)
+    found = {name: own for name, own in saved.scores.items() if own.recipe == recipes.get(name)}
     for name, score in scores.items():
         if name in found and isinstance(score, FittedScore):
             score.state = found[name].state
-    return found
-
-
-def _check_shape(name: str, values: object, n_images: int) -> None:
-    if not isinstance(values, Tensor) or values.shape != (n_images,):
-        raise UserError(
-            f"scores: '{name}' gave {described(values)} for {n_images} images: return a tensor ({n_images},), one "
-            "number per image"
-        )
-
-
-def _check_statistics(name: str, statistics: object, n_images: int) -> None:
-    if not isinstance(statistics, Tensor) or statistics.ndim != 2 or len(statistics) != n_images:
-        raise UserError(
-            f"scores: the statistics of '{name}' are {described(statistics)} for {n_images} images: return a tensor "
-            f"({n_images}, k), one row per image"
-        )
-    if not statistics.isfinite().all():
-        raise UserError(
-            f"scores: '{name}' cannot be fitted, its statistics of some training images are not finite: train again or "
-            "leave the score out"
-        )
-
-
-def _finite(name: str, values: np.ndarray, split: Split) -> np.ndarray:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise UserError(
-            f"scores: '{name}' is {values[bad[0]]} for {_image(split, bad[0])} of {split.name} {split.split} "
-            f"({len(bad)} of {len(values)} images are not finite): train again or leave the score out"
-        )
-    return values
-
-
-def _image(split: Split, position: int) -> str:
-    return split.paths[position] if split.paths else f"image {split.rows[position]}"
+    return found, saved.groups

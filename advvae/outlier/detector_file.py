@@ -6,6 +6,7 @@ It loads with `torch.load(path, weights_only=True)` into nested dicts of tensors
     detectors   of each identity, the newest first:
         identity    what the scores were made from: checksums of the networks, dataset, seed
         scores      of each score: recipe, state, and its values of both halves of validation (selection, calibration)
+        groups      the group of each calibration image as a number, or None; no name of a patient is in the file
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import pickle
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,7 @@ from advvae.outlier.evidence import Score
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 IDENTITIES = 4  # the newest that a file keeps, such as seeds
 LEARNT = ("state", "_copied")  # attributes of a score that are no part of its recipe
 
@@ -56,10 +57,14 @@ class SavedScore:
 
 @dataclass(frozen=True, eq=False)
 class SavedDetector:
-    """The scores, by name, that were made under one identity."""
+    """The scores, by name, that were made under one identity.
+
+    groups: (m,) int64, 0 ... n_groups - 1, of the calibration images; None = each is one by itself.
+    """
 
     identity: dict[str, str]
     scores: dict[str, SavedScore]
+    groups: np.ndarray | None = None
 
 
 def write_detector(path: Path, saved: SavedDetector) -> None:
@@ -82,19 +87,20 @@ def write_detector(path: Path, saved: SavedDetector) -> None:
         raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
 
 
-def read_detector(path: Path, identity: Mapping[str, str]) -> dict[str, SavedScore]:
-    """What a detector file holds under an identity, by name.
+def read_detector(path: Path, identity: Mapping[str, str]) -> SavedDetector:
+    """What a detector file holds under an identity.
 
-    Nothing where there is no such file, where an older version wrote it, or, which is said, where it cannot be used.
+    No scores where there is no such file, where an older version wrote it, or, which is said, where it cannot be used.
     """
+    nothing = SavedDetector(dict(identity), {})
     if not path.exists():
-        return {}
+        return nothing
     try:
-        return _scores_of(identity, _load(path))
+        return _of_identity(identity, _load(path))
     except Exception as error:  # torch raises many kinds, and a foreign file may hold anything
         reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         logger.warning(f"{path} is damaged, or no detector file ({reason}): its scores are made again")
-        return {}
+        return nothing
 
 
 def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
@@ -102,12 +108,13 @@ def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
     before: list[SavedDetector] = []
     with suppress(Exception):  # what cannot be used is replaced; whoever wanted to read it has been told
         before = _load(path)
-    grown = SavedDetector(saved.identity, _scores_of(saved.identity, before) | saved.scores)
+    grown = replace(saved, scores=_of_identity(saved.identity, before).scores | saved.scores)
     return [grown, *(detector for detector in before if detector.identity != saved.identity)][:IDENTITIES]
 
 
-def _scores_of(identity: Mapping[str, str], detectors: list[SavedDetector]) -> dict[str, SavedScore]:
-    return next((detector.scores for detector in detectors if detector.identity == dict(identity)), {})
+def _of_identity(identity: Mapping[str, str], detectors: list[SavedDetector]) -> SavedDetector:
+    nothing = SavedDetector(dict(identity), {})
+    return next((detector for detector in detectors if detector.identity == nothing.identity), nothing)
 
 
 def _plain(detector: SavedDetector) -> dict[str, Any]:
@@ -120,7 +127,8 @@ def _plain(detector: SavedDetector) -> dict[str, Any]:
         }
         for name, score in detector.scores.items()
     }
-    return {"identity": detector.identity, "scores": scores}
+    groups = None if detector.groups is None else torch.from_numpy(detector.groups)
+    return {"identity": detector.identity, "scores": scores, "groups": groups}
 
 
 def _load(path: Path) -> list[SavedDetector]:
@@ -137,7 +145,8 @@ def _saved(plain: dict[str, Any]) -> SavedDetector:
         name: SavedScore(s["recipe"], dict(s["state"]), s["selection"].numpy(), s["calibration"].numpy())
         for name, s in plain["scores"].items()
     }
-    return SavedDetector(dict(plain["identity"]), scores)
+    groups = None if plain["groups"] is None else plain["groups"].numpy()
+    return SavedDetector(dict(plain["identity"]), scores, groups)
 
 
 def recipe(score: Score) -> str:

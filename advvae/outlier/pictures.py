@@ -26,6 +26,7 @@ from advvae.figures import (
     to_pixels,
     with_folder,
 )
+from advvae.outlier.maps import MAPS, coloured, pixel_errors
 from advvae.outlier.sheet import sheet
 
 if TYPE_CHECKING:
@@ -45,26 +46,40 @@ def histograms(
     outliers: Mapping[str, Mapping[str, np.ndarray]],
     thresholds: Mapping[str, float | None],
     path: Path,
+    *,
+    in_groups: int | None = None,
+    out_groups: Mapping[str, int | None] | None = None,
 ) -> None:
     """Draw the scores of each set as shares of its own size, a panel per score, with the score's threshold.
 
     inliers: score -> (n,). outliers: set -> score -> (n,). thresholds: score -> number; None or absent = not drawn.
+    in_groups, out_groups: how many groups the images of a set come from; None or absent = they have none.
     """
     figure, axes = _panels(len(inliers))
-    sets = list(outliers)[:SETS]
     for axis, (name, values) in zip(axes, inliers.items(), strict=False):
-        _histogram(axis, ("inliers", values), {other: outliers[other][name] for other in sets}, thresholds.get(name))
+        shown = {other: outliers[other][name] for other in list(outliers)[:SETS]}
+        lines = {_counted(other, own, (out_groups or {}).get(other)): own for other, own in shown.items()}
+        _histogram(axis, (_counted("inliers", values, in_groups), values), lines, thresholds.get(name))
         axis.set_title(name, pad=20)
     _legend(figure, axes, list(outliers)[SETS:])
     save_figure(figure, path)
 
 
 def screen_histogram(
-    calibration: np.ndarray, screened: np.ndarray, threshold: float | None, name: str, path: Path
+    calibration: np.ndarray,
+    screened: np.ndarray,
+    threshold: float | None,
+    name: str,
+    path: Path,
+    n_groups: int | None = None,
 ) -> None:
-    """Draw what normal validation images (n,) and what the screened images (m,) score by `name`, and the threshold."""
+    """Draw what normal validation images (n,) and what the screened images (m,) score by `name`, and the threshold.
+
+    n_groups: how many groups the validation images come from; None = they have none.
+    """
     figure, axes = new_figure(1, 1, width=5.6, height=4.2)
-    _histogram(axes[0], ("normal validation images", calibration), {"screened": screened}, threshold)
+    area = (_counted("normal validation images", calibration, n_groups), calibration)
+    _histogram(axes[0], area, {_counted("screened", screened, None): screened}, threshold)
     axes[0].set_title(name, pad=20)
     _legend(figure, axes, [])
     save_figure(figure, path)
@@ -143,21 +158,16 @@ def auroc_map(
 def error_maps(
     images: torch.Tensor, reconstructions: torch.Tensor, captions: Sequence[str], path: Path, title: str
 ) -> None:
-    """Draw below each image (B, C, H, W) in [-1, 1] its reconstruction and where they differ, plain and smoothed.
+    """Draw below each image (B, C, H, W) in [-1, 1] its reconstruction and their `pixel_errors`, plain and smoothed.
 
-    |x − x̂| is the mean over channels, as a share of the range of values; smoothing is by a Gaussian of a 16th of the
-    side, which leaves of thin edges, where reconstructions always differ, less than of areas. Each kind of map has
-    one scale for all images, which is stated.
+    Each kind of map has one scale for all images, which is stated.
     captions: what stands above each image; it may have several lines.
     """
-    from scipy.ndimage import gaussian_filter
-
-    difference = ((images - reconstructions).abs().mean(1) / 2).cpu().double().numpy()  # MPS has no float64
-    smoothed = gaussian_filter(difference, sigma=images.shape[-1] / 16, axes=(-2, -1))
+    maps = pixel_errors(images, reconstructions)
     parts = [to_pixels(part).expand(-1, 3, -1, -1) for part in (images, reconstructions)]
-    parts += [_coloured(map_, map_.max()) for map_ in (difference, smoothed)]
-    names = ["input", "reconstruction", f"|difference|\n0 to {difference.max():.3f}"]
-    names.append(f"smoothed\n0 to {smoothed.max():.3f}")
+    parts += [coloured(maps[name], maps[name].max()) for name in MAPS]
+    titles = {"difference": "|difference|", "smoothed": "smoothed"}
+    names = ["input", "reconstruction", *(f"{titles[name]}\n0 to {maps[name].max():.3f}" for name in MAPS)]
     sheet(parts, names, captions, title).save(with_folder(path))
 
 
@@ -169,17 +179,20 @@ def _panels(count: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
 def _histogram(
     axis: Axes, filled: tuple[str, np.ndarray], lines: Mapping[str, np.ndarray], threshold: float | None
 ) -> None:
-    """Add one set as an area, the others as outlines, and a threshold whose number stands above the panel."""
+    """Add one set as an area, the others as outlines, and a threshold whose number stands above the panel.
+
+    filled: what the legend says of it, and its scores. lines: the same of the others.
+    """
     label, area = filled
     edges, logarithmic = bins([area, *lines.values()], threshold)
 
     def shares(values: np.ndarray) -> np.ndarray:
         return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
 
-    axis.stairs(shares(area), edges, fill=True, label=f"{label} (n = {len(area):,})", **INLIERS)
+    axis.stairs(shares(area), edges, fill=True, label=label, **INLIERS)
     for number, (name, values) in enumerate(lines.items()):
         style: dict[str, Any] = {"color": COLOURS[number], "linestyle": LINES[number], "linewidth": 1.8}
-        axis.stairs(shares(values), edges, label=f"{name} (n = {len(values):,})", **style)
+        axis.stairs(shares(values), edges, label=name, **style)
     axis.set(xlabel="score (larger = more outlying)", ylabel="share of the set")
     if logarithmic:
         axis.set_xscale("log")
@@ -189,6 +202,11 @@ def _histogram(
         across = np.searchsorted(edges, threshold) / len(edges)
         align = "left" if across < 0.25 else "right" if across > 0.75 else "center"
         axis.text(threshold, 1.02, f"threshold {threshold:.4g}", transform=axis.get_xaxis_transform(), ha=align)
+
+
+def _counted(name: str, scores: np.ndarray, n_groups: int | None) -> str:
+    groups = "" if n_groups is None else f", {n_groups:,} groups"
+    return f"{name} (n = {len(scores):,}{groups})"
 
 
 def bins(sets: Sequence[np.ndarray], threshold: float | None, count: int = 40) -> tuple[np.ndarray, bool]:
@@ -244,11 +262,3 @@ def _markers(axis: Axes, table: np.ndarray, sets: Sequence[str]) -> None:
         axis.plot(value, places, MARKERS[number], color=COLOURS[number], markersize=6, label=name)
     for border in range(1, table.shape[1]):
         axis.axhline(border - 0.5, color="0.85", linewidth=0.8)
-
-
-def _coloured(maps: np.ndarray, largest: float) -> torch.Tensor:
-    """(B, H, W) in [0, largest] as (B, 3, H, W) uint8, black to bright in colours whose lightness rises."""
-    from matplotlib import colormaps
-
-    colours = colormaps["inferno"](maps / max(largest, 1e-12), bytes=True)[..., :3]
-    return torch.from_numpy(colours).permute(0, 3, 1, 2)

@@ -77,7 +77,11 @@ def draw_plots(
     """Draw `histograms.png`, `roc.png` and `auroc.png`; of several sets also `auroc_map.png`."""
     sets = {scored.name: scored.scores for scored in outliers}
     thresholds = {name: alarm.threshold for name, alarm in alarms.items()}
-    pictures.histograms(inliers.scores, sets, thresholds, folder / "histograms.png")
+    groups = {scored.name: scored.split.n_groups for scored in outliers}
+    histograms = folder / "histograms.png"
+    pictures.histograms(
+        inliers.scores, sets, thresholds, histograms, in_groups=inliers.split.n_groups, out_groups=groups
+    )
     bands = {
         (scored.name, score): _band(inliers, scored, score, seed)
         for scored in outliers[: pictures.SETS]

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from advvae.data import Split
+from advvae.data.source import Form
 from advvae.errors import UserError
 from advvae.figures import image_grid
 from advvae.files import replacing
@@ -23,6 +25,7 @@ from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier.detector import Detector
+from advvae.outlier.maps import map_files, reconstructing
 from advvae.outlier.pictures import error_maps, screen_histogram
 from advvae.outlier.screen_input import Place, ScreenInput, Unreadable
 from advvae.progress import watched
@@ -39,13 +42,14 @@ def screen(
     objective: Objective,
     *,
     source_path: Path,
-    size: int,
-    channels: int,
+    form: Form,
     alpha: float,
     batch_size: int,
     device: Device,
     folder: Path,
     crop: int | None = None,
+    slices: str | list[Any] | None = None,
+    maps: bool = False,
 ) -> dict[str, Any]:
     """Score all images of a folder or an array; write `screen.csv`, `most_outlying.png` and `histogram.png`.
 
@@ -54,37 +58,48 @@ def screen(
 
     Args:
         source_path: a folder of images (any tree), an image, or an .npy or .npz file (all of its splits).
-        size, channels: what images are brought to: those of the training images.
+        form: what images are brought to, as the training images were.
+        slices: which ones of NIfTI volumes, as `dataset.slices`.
         alpha: share of normal images that may be flagged.
         crop: side of the crops that the networks were trained on; None = whole images.
+        maps: write the error maps of all images too, into `maps/`, in the order of screen.csv.
 
     Returns:
-        `n` scored, `n_unreadable`, `n_calibrate` normal images that the thresholds follow from, `alpha`, and
-        `thresholds.<score>`, `flagged.<score>` (images above it), both None where n_calibrate is too small.
+        `n` scored, `n_unreadable`, `n_calibrate` normal images that the thresholds follow from (`n_calibrate_groups`
+        where they have groups), `alpha`, and `thresholds.<score>`, `flagged.<score>` (images above it), both None where
+        these are too few.
 
     Raises:
-        UserError: there is no such input, or no image in it that can be read.
+        UserError: there is no such input, or no image in it that can be read; a file cannot be written.
     """
-    images = ScreenInput(source_path, size, channels)
+    images = ScreenInput(source_path, form, slices)
     thresholds = {name: detector.threshold(name, alpha) for name in detector.names}
     by = detector.headline
-    calibration = detector.calibration[by]
+    calibration, n_groups = detector.calibration[by], detector.n_calibrate_groups
     if thresholds[by] is None:
         needed = math.ceil(1 / alpha) - 1
-        told = "no image is flagged: alpha=%s needs %d images to calibrate with, and there are %d"
-        logger.warning(told, alpha, needed, len(calibration))
+        n, unit = (len(calibration), "images") if n_groups is None else (n_groups, "groups")
+        told = "no image is flagged: alpha=%s needs %d %s to calibrate with, and there are %d"
+        logger.warning(told, alpha, needed, unit, n)
     score = partial(detector.score, networks, objective, batch_size=batch_size, device=device, crop=crop)
-    screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv")
+    seeing = reconstructing(networks, crop, asked=maps)
+    with ExitStack() as stack:
+        also: list[Callable[[Split], None]] = []
+        if maps and seeing is not None:
+            files = map_files(seeing, folder / "maps", form.size, batch_size=batch_size, device=device)
+            also.append(stack.enter_context(files))
+        screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv", also)
     if images.unreadable:
         _tell_unreadable(images.unreadable, folder / "unreadable.csv")
-    reconstructing = networks if networks.has_vae and crop is None else None
-    _draw_most_outlying(screened.most_outlying, reconstructing, device, by, folder / "most_outlying.png")
+    _draw_most_outlying(screened.most_outlying, seeing, device, by, folder / "most_outlying.png")
     if len(calibration):
-        screen_histogram(calibration, np.concatenate(screened.ranking), thresholds[by], by, folder / "histogram.png")
+        scores, path = np.concatenate(screened.ranking), folder / "histogram.png"
+        screen_histogram(calibration, scores, thresholds[by], by, path, n_groups)
     return {
         "n": sum(map(len, screened.ranking)),
         "n_unreadable": len(images.unreadable),
         "n_calibrate": len(calibration),
+        **({} if n_groups is None else {"n_calibrate_groups": n_groups}),
         "alpha": alpha,
         "thresholds": thresholds,
         "flagged": screened.flagged,
@@ -137,8 +152,12 @@ def _screen_all(
     score: Callable[[Split], dict[str, np.ndarray]],
     thresholds: Mapping[str, float | None],
     path: Path,
+    also: Sequence[Callable[[Split], None]],
 ) -> Screened:
-    """Score and judge chunk by chunk, and write each image's row of screen.csv to `path`."""
+    """Score and judge chunk by chunk, and write each image's row of screen.csv to `path`.
+
+    also: what is called with each chunk as well.
+    """
     flagged: Counter[str] = Counter()
     ranking: list[np.ndarray] = []
     most_outlying: list[Outlying] = []
@@ -151,6 +170,8 @@ def _screen_all(
             columns = [column for verdict in judged.values() for column in verdict.columns()]
             writer.writerows([p.path, p.index, *numbers] for p, *numbers in zip(places, *columns, strict=True))
             flagged.update({name: int(j.flags.sum()) for name, j in judged.items() if j.flags is not None})
+            for look_at in also:
+                look_at(chunk)
             ranking.append(scores[detector.headline])
             most_outlying += _most_outlying(places, chunk, judged[detector.headline])
             most_outlying = heapq.nlargest(SHOWN, most_outlying, key=lambda image: image.score)

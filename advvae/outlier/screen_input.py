@@ -11,9 +11,11 @@ import torch
 
 from advvae.data import Split
 from advvae.data.array import Array, check_shape
-from advvae.data.files import SUFFIXES, ImageFiles, image_files
-from advvae.data.images import resized, to_array
-from advvae.data.store import one_line
+from advvae.data.chunks import one_line
+from advvae.data.images import in_16_bits, resized, to_array
+from advvae.data.nifti import Slices, parse_slices
+from advvae.data.readers import SUFFIXES, ImageFiles, image_files, is_image, places
+from advvae.data.source import Form
 from advvae.errors import UserError
 
 CHUNK = 1024  # images in memory at a time
@@ -21,7 +23,10 @@ CHUNK = 1024  # images in memory at a time
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image comes from: a file and its number in the folder, or an array's file and its row there."""
+    """Where an image comes from: its file and its number among all in the folder, or an array's file and row there.
+
+    path: with the frame or slice, where a file holds several, as in "scans/a.nii.gz#17".
+    """
 
     path: str
     index: int
@@ -42,21 +47,21 @@ class ScreenInput:
     """The images of a folder (any tree), of one image file, or of an .npy or .npz file, all of its splits.
 
     Args:
-        size, channels: what images are brought to: side in pixels; 1 (grey) or 3 (RGB).
+        form: what images are brought to.
+        slices: which ones of NIfTI volumes, as `dataset.slices`.
 
     Attributes:
         unreadable: grows as chunks are read.
 
     Raises:
-        UserError: nothing is there, or nothing that could be an image.
+        UserError: nothing is there, or nothing that could be an image; no such slices; a package is missing.
     """
 
-    def __init__(self, path: Path, size: int, channels: int) -> None:
+    def __init__(self, path: Path, form: Form, slices: str | list[Any] | None = None) -> None:
         self.path = path
-        self.size = size
-        self.channels = channels
+        self.form = form
         self.unreadable: list[Unreadable] = []
-        self._sets = _image_sets(path.expanduser())
+        self._sets = _image_sets(path.expanduser(), parse_slices(slices))
         if not any(images.n for images in self._sets):
             raise UserError(f"input={path} holds no images")
 
@@ -74,14 +79,14 @@ class ScreenInput:
         for start in range(0, image_set.n, CHUNK):
             read: list[Place] = []
             places = [image_set.place(index) for index in range(start, min(start + CHUNK, image_set.n))]
-            if parts := list(resized(self._arrays(places, images, read), self.size, self.channels)):
+            if parts := list(resized(self._arrays(places, images, read), self.form)):
                 yield read, self._split(read, parts)
 
     def _arrays(self, places: Sequence[Place], images: Sequence[Any], read: list[Place]) -> Iterator[np.ndarray]:
         """The images at these places as H×W×C arrays, one at a time; a place joins `read` or `unreadable`."""
         for place in places:
             try:
-                array = to_array(images[place.index], self.size)
+                array = to_array(images[place.index], self.form)
             except Exception as error:  # Pillow's readers raise almost anything for a broken file
                 self.unreadable.append(Unreadable(place, one_line(error)))
                 continue
@@ -91,7 +96,7 @@ class ScreenInput:
     def _split(self, places: Sequence[Place], parts: Sequence[np.ndarray]) -> Split:
         """Images (n, C, size, size) as a split without labels; 8-bit ones become 16-bit ones beside others of 16."""
         if len({part.dtype for part in parts}) > 1:
-            parts = [part if part.dtype == np.uint16 else part.astype(np.uint16) * 257 for part in parts]  # 255 · 257
+            parts = [in_16_bits(part) for part in parts]
         n = len(places)
         return Split(
             name=self.path.name,
@@ -118,16 +123,17 @@ class ImageSet:
     open: Callable[[], Sequence[Any]]
 
 
-def _image_sets(path: Path) -> list[ImageSet]:
+def _image_sets(path: Path, slices: Slices) -> list[ImageSet]:
     if not path.exists():
         raise UserError(f"input={path}: there is nothing there; name a folder of images, or an .npy or .npz file")
-    if path.is_file() and not path.name.lower().endswith(SUFFIXES):
+    if path.is_file() and not is_image(path):
         array = Array(str(path))
         return [_array_images(array, split) for split in array.splits]
     files = image_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError(f"input={path} holds no images (looked for {', '.join(suffix[1:] for suffix in SUFFIXES)})")
-    return [ImageSet(len(files), lambda index: Place(str(files[index]), index), lambda: ImageFiles(files))]
+    found = places(files, slices)
+    return [ImageSet(len(found), lambda index: Place(str(found[index]), index), lambda: ImageFiles(found))]
 
 
 def _array_images(array: Array, split: str) -> ImageSet:

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from advvae.outlier.bootstrap import Ranking, affordable, blocks, cumulated, drawn_counts
+from advvae.outlier.bootstrap import Ranking, affordable, blocks, cumulated, drawn_counts, group_numbers
 
 METRICS = (
     "auroc",
@@ -130,7 +130,7 @@ def evaluate_scores(
         draws: at most; fewer of very many images (`bootstrap.affordable`).
     """
     n_in, n_out = (len(next(iter(scores.values()))) for scores in (inliers, outliers))
-    in_rows, out_rows = _numbered(in_groups, n_in), _numbered(out_groups, n_out)
+    in_rows, out_rows = group_numbers(in_groups, n_in), group_numbers(out_groups, n_out)
     draws = affordable(draws, n_in + n_out)
     sampled = {score: np.full((len(METRICS), draws), math.nan) for score in inliers}
     if min(in_rows.max(), out_rows.max()) >= 1:
@@ -153,7 +153,8 @@ def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Mean over outlier sets of the same scores, with intervals from the means of each draw.
 
     A set whose metrics are undefined is left out of the mean. `n_in` is that of the first, `n_out` counts the images of
-    all sets. Of sets with more draws than others, the first draws are used, which are paired.
+    all sets; of several sets there is no `n_out_groups`, as one patient may be in more than one of them. Of sets with
+    more draws than others, the first draws are used, which are paired.
     """
     metrics, draws = {}, {}
     for score in evaluations[0].metrics:
@@ -164,7 +165,8 @@ def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
         draws[score] = np.mean([each[:, :fewest] for each in sampled], axis=0)
         metrics[score] = _with_intervals(values, draws[score])
     n_out = sum(e.n_out for e in evaluations)
-    return Evaluation(evaluations[0].n_in, n_out, metrics, draws, evaluations[0].n_in_groups)
+    n_out_groups = evaluations[0].n_out_groups if len(evaluations) == 1 else None
+    return Evaluation(evaluations[0].n_in, n_out, metrics, draws, evaluations[0].n_in_groups, n_out_groups)
 
 
 def below_chance(evaluation: Evaluation) -> list[str]:
@@ -176,32 +178,6 @@ def below_chance(evaluation: Evaluation) -> list[str]:
 def compare(evaluation: Evaluation) -> list[Comparison]:
     """Every pair of scores, in their order."""
     return [_comparison(evaluation, first, second) for first, second in combinations(evaluation.metrics, 2)]
-
-
-def auroc_by_label(
-    inliers: Mapping[str, np.ndarray], outliers: Mapping[str, np.ndarray], labels: Sequence[str]
-) -> dict[str, dict[str, float | str]]:
-    """AUROC of the outliers of each label against all inliers.
-
-    Args:
-        labels: of each outlier; several are joined by ";" and each counts, "" is none.
-
-    Returns:
-        label -> `n`, its outliers, and the AUROC of each score, "undefined" with fewer than two images on a side.
-    """
-    rows: dict[str, list[int]] = {}
-    for row, joined in enumerate(labels):
-        for label in filter(None, joined.split(";")):
-            rows.setdefault(label, []).append(row)
-    table: dict[str, dict[str, float | str]] = {label: {"n": len(rows[label])} for label in sorted(rows)}
-    for score, values in inliers.items():
-        ins = np.sort(np.float64(values))
-        below, up_to = (np.searchsorted(ins, np.float64(outliers[score]), side) for side in ("left", "right"))
-        outdone = (below + up_to) / (2 * len(ins))  # of each outlier, the share of inliers that it beats
-        for label in table:
-            defined = min(len(ins), len(rows[label])) >= 2
-            table[label][score] = float(outdone[rows[label]].mean()) if defined else UNDEFINED
-    return table
 
 
 def roc_band(
@@ -220,7 +196,7 @@ def roc_band(
     The draws are the first of those of `evaluate_scores`. NaN where an interval is undefined.
     """
     sides = [np.float64(inlier_scores), np.float64(outlier_scores)]
-    rows = [_numbered(in_groups, len(inlier_scores)), _numbered(out_groups, len(outlier_scores))]
+    rows = [group_numbers(in_groups, len(inlier_scores)), group_numbers(out_groups, len(outlier_scores))]
     if min(rows[INLIERS].max(), rows[OUTLIERS].max()) < 1:
         return np.full(len(grid), math.nan), np.full(len(grid), math.nan)
     thresholds = np.append(np.unique(np.concatenate(sides)), math.inf)[::-1]
@@ -259,21 +235,17 @@ def best_baseline_words(evaluation: Evaluation, baselines: Collection[str]) -> s
     )
 
 
-def _numbered(groups: np.ndarray | None, n: int) -> np.ndarray:
-    """The group of each of n images as a number; an image by itself where there are none."""
-    return np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-
-
 def _with_intervals(values: Mapping[str, float], draws: np.ndarray) -> dict[str, float | str]:
     """Each metric of `values` (none = undefined) with the interval of its draws (metrics, draws)."""
     named: dict[str, float | str] = {}
     for metric, sampled in zip(METRICS, draws, strict=True):
-        low, high = _interval(sampled)
+        low, high = interval(sampled)
         named |= {metric: values.get(metric, UNDEFINED), f"{metric}_low": low, f"{metric}_high": high}
     return named
 
 
-def _interval(draws: np.ndarray) -> tuple[float | str, float | str]:
+def interval(draws: np.ndarray) -> tuple[float | str, float | str]:
+    """The ends of the 95 % interval of draws (draws,); "undefined" where one of them is."""
     if np.isnan(draws).any():
         return UNDEFINED, UNDEFINED
     low, high = np.percentile(draws, INTERVAL)
@@ -282,5 +254,5 @@ def _interval(draws: np.ndarray) -> tuple[float | str, float | str]:
 
 def _comparison(evaluation: Evaluation, first: str, second: str) -> Comparison:
     difference = evaluation.auroc(first) - evaluation.auroc(second)
-    low, high = _interval(evaluation.auroc_draws[first] - evaluation.auroc_draws[second])
+    low, high = interval(evaluation.auroc_draws[first] - evaluation.auroc_draws[second])
     return Comparison(first, second, UNDEFINED if math.isnan(difference) else difference, low, high)

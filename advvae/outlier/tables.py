@@ -1,12 +1,12 @@
-"""Results as tables: CSV for programs, Markdown for reading, LaTeX for papers."""
+"""Results as tables: what stands in results.csv and beside it, and in results.md and results.tex."""
 
-import csv
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from advvae.files import replacing
 from advvae.outlier.conformal import FalseAlarms
+from advvae.outlier.labels import LabelEvaluation
+from advvae.outlier.rendering import BELOW_CHANCE, Table, write_csv, write_text
 from advvae.outlier.statistics import METRICS, UNDEFINED, Evaluation, below_chance, best_baseline_words, compare
 
 HEADINGS = dict(
@@ -17,10 +17,6 @@ HEADINGS = dict(
     )
 )
 SMALLER_IS_BETTER = ("fpr95_out", "fpr95_in", "fpr80_out")
-BELOW_CHANCE = "†"
-LATEX_HEAD = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
-
-Table = tuple[str, list[str], list[list[str]]]  # caption, headings, rows; best values between **
 
 
 def write_tables(
@@ -30,8 +26,10 @@ def write_tables(
     baselines: Collection[str] = (),
     duplicates: Mapping[str, int] | None = None,
     alarms: Mapping[str, FalseAlarms] | None = None,
-    labels: Mapping[str, Mapping[str, Mapping[str, float | str]]] | None = None,
+    labels: Mapping[str, Mapping[str, LabelEvaluation]] | None = None,
     controls: Mapping[str, Evaluation] | None = None,
+    pixels: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    headline: str | None = None,
 ) -> None:
     """Write results.{csv,md,tex}, and comparisons.csv, labels.csv, controls.csv and alarms.csv where they have rows.
 
@@ -42,21 +40,29 @@ def write_tables(
         alarms: score -> decisions on the inliers.
         labels: outlier set -> `auroc_by_label`.
         controls: name of a control -> what was measured, where 0.5 is expected.
+        pixels: outlier set -> error map -> `auroc`, `aupro`, `dice` with intervals, `threshold`, and `n_in`,
+            `n_images`, `n_regions`, `n_left_out`; where images have groups `n_in_groups`, `n_groups`.
+        headline: the score that images are ranked by; None = the first.
     """
     duplicates, alarms, labels, controls = duplicates or {}, alarms or {}, labels or {}, controls or {}
-    _write_csv(folder / "results.csv", result_rows(evaluations, baselines, duplicates))
-    _write_csv(folder / "comparisons.csv", _comparison_rows(evaluations))
-    _write_csv(folder / "labels.csv", _label_rows(labels))
-    _write_csv(folder / "controls.csv", _control_rows(controls))
-    _write_csv(folder / "alarms.csv", ({"score": score, **vars(alarm)} for score, alarm in alarms.items()))
+    write_csv(folder / "results.csv", result_rows(evaluations, baselines, duplicates))
+    write_csv(folder / "comparisons.csv", _comparison_rows(evaluations))
+    write_csv(folder / "labels.csv", _label_rows(labels))
+    write_csv(folder / "controls.csv", _control_rows(controls))
+    write_csv(folder / "alarms.csv", ({"score": score, **vars(alarm)} for score, alarm in alarms.items()))
     tables = [_set_table(name, evaluation, baselines, duplicates) for name, evaluation in evaluations.items()]
     if len(evaluations) > 1:
         tables.insert(0, _overview(evaluations, baselines))
+    tables += [
+        _label_table(name, evaluations[name], by_label, baselines, headline)
+        for name, by_label in labels.items()
+        if len(by_label) > 1
+    ]
+    if pixels:
+        tables.append(_pixel_table(pixels))
     if alarms:
         tables.append(_alarm_table(alarms))
-    for name, text in (("results.md", _markdown(tables)), ("results.tex", _latex(tables))):
-        with replacing(folder / name) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+    write_text(folder, tables)
 
 
 def result_rows(
@@ -65,14 +71,7 @@ def result_rows(
     """A row per set and score, in full precision."""
     rows: list[dict[str, object]] = []
     for name, evaluation in evaluations.items():
-        known = {
-            "set": name,
-            "n_in": evaluation.n_in,
-            "n_out": evaluation.n_out,
-            "n_in_groups": evaluation.n_in_groups,
-            "n_out_groups": evaluation.n_out_groups,
-            "duplicates": duplicates.get(name),
-        }
+        known = {"set": name, **_counts(evaluation), "duplicates": duplicates.get(name)}
         worse = below_chance(evaluation)
         for score, values in evaluation.metrics.items():
             marks = {"score": score, "baseline": int(score in baselines), "below_chance": int(score in worse)}
@@ -89,11 +88,13 @@ def cell(values: Mapping[str, float | str], metric: str) -> str:
 
 def _overview(evaluations: Mapping[str, Evaluation], baselines: Collection[str]) -> Table:
     """AUROC alone, a column per set."""
+    n_in = next(_count(e.n_in, e.n_in_groups) for e in evaluations.values())
+    n_out = ", ".join(f"{_count(e.n_out, e.n_out_groups)} of {name}" for name, e in evaluations.items())
     scores = list(next(iter(evaluations.values())).metrics)
     columns = [[cell(e.metrics[score], "auroc") + _mark(e, score) for score in scores] for e in evaluations.values()]
     columns = [_bold(column, max) for column in columns]
     rows = [list(row) for row in zip(_names(scores, baselines), *columns, strict=True)]
-    return "AUROC of every set", ["score", *evaluations], rows
+    return Table(f"AUROC of every set: n_in = {n_in}, n_out = {n_out}", ["score", *evaluations], rows)
 
 
 def _set_table(name: str, evaluation: Evaluation, baselines: Collection[str], duplicates: Mapping[str, int]) -> Table:
@@ -106,7 +107,7 @@ def _set_table(name: str, evaluation: Evaluation, baselines: Collection[str], du
             cells = [text + _mark(evaluation, score) for text, score in zip(cells, scores, strict=True)]
         columns.append(_bold(cells, min if metric in SMALLER_IS_BETTER else max))
     rows = [list(row) for row in zip(_names(scores, baselines), *columns, strict=True)]
-    return _caption(name, evaluation, baselines, duplicates), ["score", *HEADINGS.values()], rows
+    return Table(_caption(name, evaluation, baselines, duplicates), ["score", *HEADINGS.values()], rows)
 
 
 def _caption(name: str, evaluation: Evaluation, baselines: Collection[str], duplicates: Mapping[str, int]) -> str:
@@ -122,35 +123,93 @@ def _caption(name: str, evaluation: Evaluation, baselines: Collection[str], dupl
     return " ".join(sentences)
 
 
+def _label_table(
+    name: str,
+    evaluation: Evaluation,
+    labels: Mapping[str, LabelEvaluation],
+    baselines: Collection[str],
+    headline: str | None,
+) -> Table:
+    """A row per label, and a column each for the score that ranks, the best other one and the best baseline."""
+    headline = headline or next(iter(evaluation.metrics))
+    others = [score for score in evaluation.metrics if score != headline and score not in baselines]
+    trivial = [score for score in evaluation.metrics if score != headline and score in baselines]
+    best = [max(scores, key=evaluation.auroc) for scores in (others, trivial) if scores]
+    caption = (
+        f"{name}: AUROC of the images of each label against all n_in = "
+        f"{_count(evaluation.n_in, evaluation.n_in_groups)} inliers, with 95 % bootstrap intervals. An image of "
+        f"several labels counts under each. {headline} is the score that images are ranked by"
+    )
+    caption += f"; best of the others over the whole set: {', '.join(best)}." if best else "."
+    shown = [headline, *best]
+    rows = [
+        [label, _count(found.n, found.n_groups), *(cell(found.metrics[score], "auroc") for score in shown)]
+        for label, found in labels.items()
+    ]
+    return Table(caption, ["label", "n", *_names(shown, baselines)], rows)
+
+
+def _pixel_table(pixels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """A row per outlier set and error map."""
+    caption = (
+        "Anomalous pixels found by error maps, with 95 % bootstrap intervals. The best Dice is that of the threshold "
+        "which suits these images best: an upper bound of what a threshold reaches that is chosen beforehand."
+    )
+    left_out = {name: next(iter(by_map.values()))["n_left_out"] for name, by_map in pixels.items()}
+    if any(left_out.values()):
+        told = ", ".join(f"{n} of {name}" for name, n in left_out.items() if n)
+        caption += f" Outliers that are left out: {told}."
+    rows = [
+        [
+            *(name, kind, _count(values["n_in"], values.get("n_in_groups"))),
+            *(_count(values["n_images"], values.get("n_groups")), f"{values['n_regions']:,}"),
+            *(cell(values, metric) for metric in ("auroc", "aupro", "dice")),
+            f"{values['threshold']:.4g}",
+        ]
+        for name, by_map in pixels.items()
+        for kind, values in by_map.items()
+    ]
+    headings = ["set", "map", "n_in", "n_out", "regions", "pixel AUROC", "AUPRO", "best Dice", "threshold"]
+    return Table(caption, headings, rows)
+
+
 def _alarm_table(alarms: Mapping[str, FalseAlarms]) -> Table:
     first = next(iter(alarms.values()))
+    by_groups = first.n_calibrate_groups is not None or first.n_groups is not None
     caption = (
-        f"False alarms at alpha = {first.alpha:g}, thresholds from {first.n_calibrate:,} validation images: how many "
-        f"of {first.n:,} inliers are flagged, and the central 95 % of that count if they are exchangeable with those."
+        f"False alarms at alpha = {first.alpha:g}, thresholds from "
+        f"{_count(first.n_calibrate, first.n_calibrate_groups)} validation images: how many of "
+        f"{_count(first.n, first.n_groups)} inliers are flagged, and the central 95 % of that count if "
+        f"{'their groups' if by_groups else 'they'} are exchangeable with those."
     )
+    if by_groups:
+        caption += " The rate is the mean over groups, each of which counts once."
     rows = []
     for score, alarm in alarms.items():
-        if alarm.threshold is None:
-            rows.append(
-                [score, f"none: {alarm.n_calibrate} images are too few for alpha = {alarm.alpha:g}", "", "", ""]
-            )
+        if alarm.threshold is None or alarm.rate is None:
+            n = alarm.n_calibrate_groups
+            few = f"{alarm.n_calibrate} images" if n is None else f"{n} groups"
+            rows.append([score, f"none: {few} are too few for alpha = {alarm.alpha:g}", "", "", ""])
         else:
             expected = f"{alarm.low:,} to {alarm.high:,}"
-            rows.append([score, f"{alarm.threshold:.4g}", f"{alarm.count:,}", f"{alarm.count / alarm.n:.3f}", expected])
-    return caption, ["score", "threshold", "false alarms", "rate", "expected"], rows
+            rows.append([score, f"{alarm.threshold:.4g}", f"{alarm.count:,}", f"{alarm.rate:.3f}", expected])
+    return Table(caption, ["score", "threshold", "false alarms", "rate", "expected"], rows)
 
 
 def _comparison_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, object]]:
-    return [{"set": name, **vars(pair)} for name, evaluation in evaluations.items() for pair in compare(evaluation)]
-
-
-def _label_rows(labels: Mapping[str, Mapping[str, Mapping[str, float | str]]]) -> list[dict[str, object]]:
     return [
-        {"set": name, "label": label, "n": values["n"], "score": score, "auroc": auroc}
-        for name, table in labels.items()
-        for label, values in table.items()
-        for score, auroc in values.items()
-        if score != "n"
+        {"set": name, **_counts(evaluation), **vars(pair)}
+        for name, evaluation in evaluations.items()
+        for pair in compare(evaluation)
+    ]
+
+
+def _label_rows(labels: Mapping[str, Mapping[str, LabelEvaluation]]) -> list[dict[str, object]]:
+    return [
+        {"set": name, "label": label, "n": found.n, "n_groups": found.n_groups, "score": score, **values}
+        for name, by_label in labels.items()
+        for label, found in by_label.items()
+        for score, values in found.metrics.items()
     ]
 
 
@@ -158,6 +217,7 @@ def _control_rows(controls: Mapping[str, Evaluation]) -> list[dict[str, object]]
     return [
         {
             "control": control,
+            **_counts(evaluation),
             "score": score,
             "auroc": values["auroc"],
             "low": values["auroc_low"],
@@ -168,43 +228,8 @@ def _control_rows(controls: Mapping[str, Evaluation]) -> list[dict[str, object]]
     ]
 
 
-def _markdown(tables: Iterable[Table]) -> str:
-    from tabulate import tabulate
-
-    parts = [
-        f"{caption}\n\n{tabulate(rows, headings, tablefmt='github', disable_numparse=True)}\n"
-        for caption, headings, rows in tables
-    ]
-    return "\n".join(parts)
-
-
-def _latex(tables: Iterable[Table]) -> str:
-    """A `table` each, no wider than the text."""
-    from tabulate import LATEX_ESCAPE_RULES, tabulate
-
-    parts = [LATEX_HEAD]
-    for caption, headings, rows in tables:
-        escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in caption)
-        tabular = tabulate(rows, headings, tablefmt="latex_booktabs", disable_numparse=True)
-        bold = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", tabular)
-        parts += [
-            rf"\begin{{table}}\caption{{{escaped}}}",
-            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-            rf"{bold}}}",
-            r"\end{table}",
-        ]
-    return "\n".join(parts).replace(BELOW_CHANCE, r"$\dagger$") + "\n"
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """No file where there are no rows."""
-    rows = list(rows)
-    if not rows:
-        return
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _counts(evaluation: Evaluation) -> dict[str, int | None]:
+    return {name: getattr(evaluation, name) for name in ("n_in", "n_out", "n_in_groups", "n_out_groups")}
 
 
 def _names(scores: Sequence[str], baselines: Collection[str]) -> list[str]:
@@ -222,7 +247,7 @@ def _bold(cells: list[str], best: Callable[..., float]) -> list[str]:
 
 
 def _count(n: int, groups: int | None) -> str:
-    return f"{n:,}" if groups is None else f"{n:,} ({groups:,} groups)"
+    return f"{n:,}" if groups is None else f"{n:,} ({groups:,} group{'s' * (groups != 1)})"
 
 
 def _decimals(value: float | str) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 import yaml
 from hydra.utils import instantiate
 
+from advvae.config import DATASET_KEYS
 from advvae.data import Items
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
-NOT_ARGUMENTS = ("size", "channels")
 
 
 def dataset_config(name: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def dataset_config(name: str) -> dict[str, Any]:
 
 
 def source_of(name: str, **changes: Any) -> Any:
-    arguments = {key: value for key, value in dataset_config(name).items() if key not in NOT_ARGUMENTS}
+    arguments = {key: value for key, value in dataset_config(name).items() if key not in DATASET_KEYS}
     return instantiate(arguments | changes, _convert_="all")
 
 

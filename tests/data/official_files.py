@@ -262,7 +262,7 @@ def tiny_imagenet_archive() -> bytes:
     return file.getvalue()
 
 
-def medmnist_file(flag: str, size: int = 28) -> bytes:
+def medmnist_file(flag: str, size: int = 28, seed: int = 0) -> bytes:
     """A MedMNIST set as its .npz, with its own number of channels and of labels."""
     from medmnist import INFO
 
@@ -270,9 +270,9 @@ def medmnist_file(flag: str, size: int = 28) -> bytes:
     colours = (3,) if info["n_channels"] == 3 else ()
     multi = info["task"].startswith("multi-label")
     arrays = {}
-    for seed, (split, n) in enumerate(COUNTS.items()):
+    for number, (split, n) in enumerate(COUNTS.items()):
         numbers = np.arange(n)[:, None] % len(info["label"])
-        arrays[f"{split}_images"] = random_images(n, size, size, *colours, seed=seed)
+        arrays[f"{split}_images"] = random_images(n, size, size, *colours, seed=10 * seed + number)
         # With several labels per image, image i has label i, and every fourth none.
         labels = np.eye(n, len(info["label"]))[np.arange(n)] * (np.arange(n)[:, None] % 4 > 0) if multi else numbers
         arrays[f"{split}_labels"] = labels.astype(np.uint8)
@@ -281,9 +281,9 @@ def medmnist_file(flag: str, size: int = 28) -> bytes:
     return file.getvalue()
 
 
-def write_medmnist(data_dir: Path, flag: str = "octmnist", size: int = 28) -> Path:
+def write_medmnist(data_dir: Path, flag: str = "octmnist", size: int = 28, seed: int = 0) -> Path:
     name = f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
-    return write_file(data_dir / "MedMNIST" / name, medmnist_file(flag, size))
+    return write_file(data_dir / "MedMNIST" / name, medmnist_file(flag, size, seed))
 
 
 @contextmanager

@@ -5,52 +5,20 @@ import logging
 import multiprocessing
 import shutil
 import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from advvae.data import Items, store
-from advvae.data.store import Prepared, prepare
+from advvae.data import Items, chunks, entries, store
+from advvae.data.source import Form
 from advvae.errors import UserError
 from tests.data import official_files
 from tests.data.configured import source_of
+from tests.data.given import IMAGES, Given, folders, prepared
 from tests.data.official_files import random_images
-
-IMAGES = random_images(300, 9, 9, 3)  # more than one chunk
-
-
-class Given:
-    """A source as a user may write one: it gives what it was given, and counts how often."""
-
-    splits = ("train", "test")
-    reads: ClassVar[Counter[str]] = Counter()
-
-    def __init__(
-        self, images: Any = IMAGES, labels: Sequence[int] | None = None, name: str = "given", groups: Any = None
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.name = name
-        self.groups = groups
-
-    def read(self, split: str, data_dir: Path) -> Items:
-        Given.reads[self.name] += 1
-        labels = np.zeros(len(self.images), dtype=np.int64) if self.labels is None else np.array(self.labels)
-        return Items(list(self.images), labels, ["only"], groups=self.groups)
-
-
-def prepared(data_dir: Path, source: Any = None, split: str = "test", **changes: Any) -> Prepared:
-    options: dict[str, Any] = {"name": "given", "size": 8, "channels": 3, "num_workers": 0} | changes
-    return prepare(source or Given(), split, data_dir=data_dir, **options)
-
-
-def entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.is_dir())
 
 
 def test_images_keep_their_order_and_values(tmp_path: Path) -> None:
@@ -62,7 +30,7 @@ def test_images_keep_their_order_and_values(tmp_path: Path) -> None:
 
 def test_entry_is_an_npy_file_of_its_own(tmp_path: Path) -> None:
     prepared(tmp_path)
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = folders(tmp_path / "cache")
     assert entry.name.startswith("given-test-8px-3c-")
     assert np.load(entry / "images.npy").shape == (300, 3, 8, 8)
 
@@ -78,12 +46,20 @@ def test_prepared_once_then_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 10}, {"channels": 1}, {"split": "train"}, {"name": "x"}, {"source": Given(IMAGES[:5], name="keyed")}],
+    [
+        {"size": 10},
+        {"channels": 1},
+        {"window": (0, 100)},
+        {"resize": "squash"},
+        {"split": "train"},
+        {"name": "x"},
+        {"source": Given(IMAGES[:5], name="keyed")},
+    ],
 )
 def test_whatever_shapes_the_images_is_in_the_key(change: dict[str, Any], tmp_path: Path) -> None:
     prepared(tmp_path, Given(name="keyed"))
     prepared(tmp_path, **({"source": Given(name="keyed")} | change))
-    assert len(entries(tmp_path / "cache")) == 2
+    assert len(folders(tmp_path / "cache")) == 2
 
 
 def test_workers_are_not_in_the_key_nor_in_the_result(tmp_path: Path) -> None:
@@ -91,7 +67,7 @@ def test_workers_are_not_in_the_key_nor_in_the_result(tmp_path: Path) -> None:
     helped = prepared(tmp_path / "b", num_workers=2).images
     assert torch.equal(alone, helped)
     prepared(tmp_path / "a", num_workers=2)
-    assert len(entries(tmp_path / "a" / "cache")) == 1
+    assert len(folders(tmp_path / "a" / "cache")) == 1
 
 
 def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
@@ -110,7 +86,7 @@ def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
 )
 def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
     good = prepared(tmp_path).images
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = folders(tmp_path / "cache")
     path = entry / ("labels.npy" if harm == "no labels" else "images.npy")
     if harm.startswith("items"):
         (entry / "items.json").write_text(harm.split()[1])
@@ -120,11 +96,11 @@ def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:1000] if harm == "truncated" else b"garbage")
-    store.small_entries.clear()
+    entries.small_arrays.clear()
     again = prepared(tmp_path)
     assert torch.equal(again.images, good)
     assert again.labels.dtype == np.int64
-    assert entries(tmp_path / "cache") == [entry]
+    assert folders(tmp_path / "cache") == [entry]
 
 
 def test_leftovers_of_killed_processes_are_cleared_away(tmp_path: Path) -> None:
@@ -132,8 +108,8 @@ def test_leftovers_of_killed_processes_are_cleared_away(tmp_path: Path) -> None:
     for leftover in ("given-test-8px-3c-0123", "given-test-16px-3c-0123"):
         (cache / f".partial-{leftover}").mkdir(parents=True)
     prepared(tmp_path)
-    assert [path.name[:18] for path in entries(cache)] == [".partial-given-tes", "given-test-8px-3c-"]
-    assert entries(cache)[0].name == ".partial-given-test-16px-3c-0123"  # another process may be at work on it
+    assert [path.name[:18] for path in folders(cache)] == [".partial-given-tes", "given-test-8px-3c-"]
+    assert folders(cache)[0].name == ".partial-given-test-16px-3c-0123"  # another process may be at work on it
 
 
 @pytest.mark.parametrize(("largest", "told"), [(4095, True), (32768, False)])
@@ -143,8 +119,14 @@ def test_unused_range_of_16_bits_is_told(
     deep = np.full((3, 9, 9), 1000, dtype=np.uint16)
     deep[1] = largest
     prepared(tmp_path, Given(deep), channels=1)
-    message = "given test: no value of its 16-bit images is above 4095 of 65535: the networks see [-1, -0.875]; "
-    assert (message + "rescale them first" in caplog.messages) == told
+    message = (
+        "given test: no value of its 16-bit images is above 4095 of 65535: the networks see [-1, -0.875]; "
+        "set dataset.window=[low,high], or dataset.percentiles=[0.5,99.5]"
+    )
+    assert (message in caplog.messages) == told
+    caplog.clear()
+    prepared(tmp_path, Given(deep), channels=1, window=(0, 65535))  # as asked for
+    assert not caplog.messages
 
 
 def test_colour_that_is_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,10 +140,10 @@ def test_colour_that_is_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 def test_large_images_come_in_smaller_chunks() -> None:
     items = Given(IMAGES).read("test", Path())
-    chunks = store.Chunks(items, "given", size=512, channels=3)
-    assert chunks.step == 21  # 21 of 786,432 values, of 2**24
-    assert len(chunks) == 15
-    assert len(store.Chunks(items, "given", size=8, channels=3)) == 2
+    large = chunks.Chunks(items, Form(512, 3))
+    assert large.step == 21  # 21 of 786,432 values, of 2**24
+    assert len(large) == 15
+    assert len(chunks.Chunks(items, Form(8, 3))) == 2
 
 
 def test_failure_leaves_no_folders(tmp_path: Path) -> None:
@@ -189,11 +171,11 @@ def test_one_16_bit_image_makes_16_bits_of_all(tmp_path: Path) -> None:
 
 def test_large_splits_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = prepared(tmp_path).images
-    monkeypatch.setattr(store, "IN_MEMORY", in_memory.nbytes - 1)
+    monkeypatch.setattr(entries, "IN_MEMORY", in_memory.nbytes - 1)
     mapped = prepared(tmp_path).images
     assert torch.equal(mapped, in_memory)
     assert mapped is not in_memory
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = folders(tmp_path / "cache")
     with (entry / "images.npy").open("r+b") as file:  # what is mapped follows the file
         file.seek(-1, 2)
         file.write(bytes([255 - int(in_memory[-1, -1, -1, -1])]))
@@ -207,9 +189,9 @@ def test_train_and_its_val_share_memory(tmp_path: Path) -> None:
 def test_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"given test: preparing it needs 0\.0 GB in .*/cache, where 0\.0 GB are free"):
+    with pytest.raises(UserError, match=r"given test: .*/cache cannot be written \(0\.0 GB are needed, 0\.0 are free"):
         prepared(tmp_path)
-    assert entries(tmp_path / "cache") == []
+    assert folders(tmp_path / "cache") == []
 
 
 def test_disk_that_fills_up_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +201,7 @@ def test_disk_that_fills_up_on_the_way(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(UserError, match=r"given test: .*/cache cannot be written \(No space left on device\)"):
         prepared(tmp_path)
-    assert entries(tmp_path / "cache") == []
+    assert folders(tmp_path / "cache") == []
 
 
 def test_data_dir_that_cannot_be_written(
@@ -232,7 +214,7 @@ def test_data_dir_that_cannot_be_written(
     with caplog.at_level(logging.WARNING):
         prepared(data_dir, Given(name="fallback"))
     assert caplog.messages == [f"data_dir={data_dir} cannot be written: prepared images go to {tmp_path}/home/advvae"]
-    assert len(entries(tmp_path / "home" / "advvae")) == 1
+    assert len(folders(tmp_path / "home" / "advvae")) == 1
     prepared(data_dir, Given(name="fallback"))
     assert Given.reads["fallback"] == 1
     other = tmp_path / "other"
@@ -253,7 +235,7 @@ def test_source_that_gives_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="given test: holds no images"):
         prepared(tmp_path, Given(IMAGES[:0]))
     with pytest.raises(UserError, match=r"its source gives .*'labels': 2"):
-        prepared(tmp_path, Given(labels=[0, 0]))
+        prepared(tmp_path, Given(labels=np.array([0, 0])))
 
 
 def test_images_that_are_none_are_named_by_their_number(tmp_path: Path) -> None:
@@ -266,7 +248,7 @@ def test_images_that_are_none_are_named_by_their_number(tmp_path: Path) -> None:
 def test_images_that_are_not_square_are_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         prepared(tmp_path, Given(random_images(3, 9, 12)))
-    assert "given test: 3 images are not square; of these, the centred square is used" in caplog.messages
+    assert "given test: 3 images are not square; of these, the centred square is used (resize=crop)" in caplog.messages
 
 
 class Slow(Given):
@@ -317,7 +299,7 @@ def test_what_a_download_made_is_in_the_key(tmp_path: Path) -> None:
 
 
 def test_code_is_in_the_key_of_a_users_source_alone() -> None:
-    assert store.code_of(Given) == Path(__file__).read_text()
+    assert store.code_of(Given) == Path(__file__).with_name("given.py").read_text()
     assert store.code_of(type(source_of("mnist"))) == ""
 
 
@@ -327,13 +309,13 @@ def test_groups_survive(groups: np.ndarray, tmp_path: Path) -> None:
         found = prepared(tmp_path, Given(IMAGES[:5], name="grouped", groups=groups))
         assert found.groups is not None
         assert found.groups.tolist() == groups.tolist()
-    assert len(entries(tmp_path / "cache")) == 1
+    assert len(folders(tmp_path / "cache")) == 1
 
 
 def test_entry_from_before_there_were_groups_is_made_again(tmp_path: Path) -> None:
     source = Given(IMAGES[:4], name="old", groups=np.array([0, 0, 1, 1]))
     prepared(tmp_path, source)
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = folders(tmp_path / "cache")
     facts = json.loads((entry / "items.json").read_text())
     del facts["groups"]
     (entry / "items.json").write_text(json.dumps(facts))
@@ -342,7 +324,7 @@ def test_entry_from_before_there_were_groups_is_made_again(tmp_path: Path) -> No
         assert found is not None
         assert found.tolist() == [0, 0, 1, 1]
     assert Given.reads["old"] == 2
-    assert entries(tmp_path / "cache") == [entry]
+    assert folders(tmp_path / "cache") == [entry]
 
 
 def test_names_and_paths_survive(tmp_path: Path) -> None:
@@ -351,5 +333,5 @@ def test_names_and_paths_survive(tmp_path: Path) -> None:
     assert list(found.classes) == ["banded", "woven"]
     assert found.paths is not None
     assert [Path(path).name for path in found.paths] == ["banded_0002.jpg", "woven_0002.jpg"]
-    (entry,) = entries(tmp_path / "cache")
+    (entry,) = folders(tmp_path / "cache")
     assert json.loads((entry / "items.json").read_text())["shape"] == [2, 3, 8, 8]

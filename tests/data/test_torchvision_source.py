@@ -11,6 +11,7 @@ from PIL import Image
 
 from advvae.data import Items
 from advvae.data.images import to_array
+from advvae.data.source import Form
 from advvae.errors import UserError
 from tests.data import official_files
 from tests.data.configured import source_of
@@ -23,7 +24,7 @@ def read(name: str, split: str, data_dir: Path) -> Items:
 
 
 def array_of(items: Items, index: int) -> np.ndarray:
-    return to_array(items.images[index], 256)
+    return to_array(items.images[index], Form(256, 3))
 
 
 @pytest.mark.parametrize(

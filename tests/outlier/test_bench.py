@@ -44,6 +44,7 @@ def find(
         groups: Mapping[str, Sequence[str]] | None = None,
         batch_size: int = 4,
         alpha: float = 0.1,
+        **arguments: Any,
     ) -> dict[str, Any]:
         train = make_split(50, seed=8)
         detector = make_detector(
@@ -71,6 +72,7 @@ def find(
             batch_size=batch_size,
             device="cpu",
             folder=tmp_path,
+            **arguments,
         )
 
     return call
@@ -137,6 +139,75 @@ def test_several_sets_are_averaged(find: Callable, make_split: SplitMaker, tmp_p
     assert sorted(path.stem for path in (tmp_path / "misses").iterdir()) == list(aurocs)
     alone = find(inliers, sets[1])
     assert alone["sets"]["set 2"] == result["sets"]["set 2"]
+
+
+def test_the_number_of_groups_stands_beside_that_of_images(find: Callable, make_split: SplitMaker) -> None:
+    inliers = replace(make_split(12), groups=np.repeat(["p", "q", "r"], 4))
+    outliers = replace(make_split(6, seed=1, name="sick"), groups=np.repeat([1, 2], 3))
+    result = find(inliers, outliers, make_split(5, seed=2, name="other"))
+    assert (result["n_in"], result["n_in_groups"], result["n_out"]) == (12, 3, 11)
+    counts = ("n_in", "n_in_groups", "n_out", "n_out_groups")
+    assert [result["sets"]["sick"][name] for name in counts] == [12, 3, 6, 2]
+    assert [result["sets"]["other"].get(name) for name in counts] == [12, 3, 5, None]
+    assert not any("groups" in name for name in find(make_split(12), make_split(6, seed=1)))
+
+
+@pytest.fixture
+def sick(make_split: SplitMaker) -> Split:
+    """Images of the same name as the inliers, whose upper half is marked."""
+    split = make_split(6, seed=1)
+    masks = torch.zeros(len(split.images), 8, 8, dtype=torch.uint8)
+    masks[:, :4] = 1
+    return replace(split, masks=masks)
+
+
+def test_masks_give_pixel_metrics(find: Callable, make_split: SplitMaker, sick: Split, tmp_path: Path) -> None:
+    result = find(make_split(8), sick, make_split(5, seed=2, name="other"))
+    assert list(result["sets"]["toy"]["pixels"]) == ["difference", "smoothed"]
+    assert result["sets"]["toy"]["pixels"]["smoothed"]["n_images"] == 6
+    assert "pixels" not in result["sets"]["other"]
+    assert len(read(tmp_path / "pixels.csv")) == 6
+    assert Image.open(tmp_path / "overlays.png").width > 300
+    assert "best Dice" in (tmp_path / "results.md").read_text()
+
+
+def test_maps_of_all_images_are_written_where_they_are_asked_for(
+    find: Callable, make_split: SplitMaker, sick: Split, tmp_path: Path
+) -> None:
+    find(make_split(8), sick, make_split(5, seed=2, name="other"))
+    assert not (tmp_path / "maps").exists()
+    find(make_split(8), sick, make_split(5, seed=2, name="other"), maps=True)
+    for folder, n in (("inliers", 8), ("outliers/toy", 6), ("outliers/other", 5)):
+        for name in ("difference", "smoothed"):
+            assert np.load(tmp_path / "maps" / folder / f"{name}.npy").shape == (n, 8, 8)
+            pictures = sorted(path.name for path in (tmp_path / "maps" / folder / name).iterdir())
+            assert pictures == [f"{index:05}.png" for index in range(2, n + 2)]  # as `index` in scores.csv
+
+
+@pytest.mark.parametrize(
+    ("crop", "reason"),
+    [(6, "they were trained on crops of 6 px"), (None, "they are a discriminator alone")],
+)
+def test_without_reconstructions_the_log_says_why_there_are_no_maps(
+    crop: int | None,
+    reason: str,
+    find: Callable,
+    make_split: SplitMaker,
+    sick: Split,
+    networks: AdversarialVAE,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if crop is None:
+        networks.encoder = networks.decoder = None
+    plain, words = make_split(6, seed=1), f"no error maps: the networks reconstruct no whole images, since {reason}"
+    for outliers, maps in ((plain, False), (plain, True), (sick, False)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            result = find(make_split(8), outliers, scores={"brightness": brightness}, maps=maps, crop=crop)
+        assert (words in caplog.text) == (maps or outliers is sick)
+        assert "pixels" not in result["sets"]["toy"]
+    assert not {"maps", "pixels.csv", "overlays.png"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_draws_take_an_image_and_its_shift_together(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:

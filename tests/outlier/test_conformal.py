@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from advvae.outlier.conformal import FalseAlarms, false_alarm_interval, false_alarms, fisher, p_values, threshold
+from advvae.outlier.conformal import exchanged_interval, false_alarm_interval, false_alarms, fisher, p_values, threshold
 
 
 def test_p_values_by_hand() -> None:
@@ -22,7 +22,9 @@ def test_too_few_calibration_scores_give_no_threshold() -> None:
     assert threshold(np.arange(19.0), 0.05) == 18
     assert threshold(np.arange(18.0), 0.05) is None
     assert false_alarm_interval(100, 18, 0.05) == (0, 0)
-    assert false_alarms(np.arange(18.0), np.full(100, 50.0), 0.05) == FalseAlarms(0.05, 18, None, 100, 0, 0, 0)
+    none = false_alarms(np.arange(18.0), np.full(100, 50.0), 0.05)
+    assert (none.n_calibrate, none.threshold, none.n) == (18, None, 100)
+    assert (none.count, none.rate, none.low, none.high) == (0, None, 0, 0)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1, 0.29, 0.3, 0.57])
@@ -67,4 +69,110 @@ def test_false_alarms_of_exchangeable_splits_lie_where_they_should() -> None:
 
 def test_false_alarms_are_counted_above_the_threshold() -> None:
     counted = false_alarms(np.arange(1, 20.0), np.array([18.0, 19.0, 19.5, 40.0]), 0.05)
-    assert (counted.threshold, counted.count, counted.n, counted.n_calibrate) == (19.0, 2, 4, 19)
+    assert (counted.threshold, counted.count, counted.rate, counted.n, counted.n_calibrate) == (19.0, 2, 0.5, 4, 19)
+    assert counted.n_calibrate_groups is counted.n_groups is None
+
+
+# Groups
+
+PATIENTS = np.array(["b", "a", "b", "c", "b"])  # of the calibration scores 1 ... 5
+
+
+def test_p_values_of_groups_by_hand() -> None:
+    """Each patient counts once: b's images a third each."""
+    found = p_values(np.arange(1.0, 6.0), np.array([5.5, 5, 4, 3, 2, 1, 0]), PATIENTS)
+    sums = [0, 1 / 3, 4 / 3, 5 / 3, 8 / 3, 3, 3]
+    assert found == pytest.approx([(1 + each) / 4 for each in sums], abs=1e-9)
+    assert found[-1] == 1
+
+
+def test_the_threshold_of_groups_by_hand() -> None:
+    """p above 5, 4, 3, 2 is 3/12, 4/12, 7/12, 8/12."""
+    calibration = np.arange(1.0, 6.0)
+    limits = [threshold(calibration, alpha, PATIENTS) for alpha in (0.24, 0.25, 0.33, 0.34, 0.58, 0.59, 0.67)]
+    assert limits == [None, 5, 5, 4, 4, 3, 2]
+
+
+@pytest.mark.parametrize("decimals", [0, 9])
+def test_groups_of_one_image_change_no_bit(decimals: int) -> None:
+    random = np.random.default_rng(0)
+    for n in (1, 18, 19, 99, 997):
+        calibration, scores = random.normal(0, 3, n).round(decimals), random.normal(0, 3, 500).round(decimals)
+        below = np.searchsorted(np.sort(calibration), scores)
+        single, patients = p_values(calibration, scores), random.permutation(n)
+        assert (single == (1 + n - below) / (n + 1)).all()
+        assert (single == p_values(calibration, scores, patients)).all()
+        for alpha in (0.01, 0.05, 0.1, 0.29, 0.57):
+            assert threshold(calibration, alpha, patients) == threshold(calibration, alpha)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1, 0.29, 0.57])
+@pytest.mark.parametrize("decimals", [0, 9])
+def test_a_score_is_above_the_threshold_of_groups_where_its_p_value_is_at_most_alpha(
+    alpha: float, decimals: int
+) -> None:
+    random = np.random.default_rng(1)
+    patients = np.repeat(np.arange(120), random.integers(1, 12, 120))
+    calibration = (random.normal(0, 3, 120)[patients] + random.normal(size=len(patients))).round(decimals)
+    scores = random.normal(0, 4, 500).round(decimals)
+    limit = threshold(calibration, alpha, patients)
+    assert limit is not None
+    assert ((p_values(calibration, scores, patients) <= alpha) == (scores > limit)).all()
+
+
+def of_patients(random: np.random.Generator, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of 1 to 20 images of each patient, nearly all of whose variance is between patients; their groups."""
+    groups = np.repeat(np.arange(n_groups), random.integers(1, 21, n_groups))
+    return random.normal(size=n_groups)[groups] + 0.1 * random.normal(size=len(groups)), groups
+
+
+def test_a_new_patient_raises_false_alarms_at_a_rate_of_at_most_alpha() -> None:
+    """25 patients to calibrate with, 1,000 times, and 200 new ones each time.
+
+    At alpha = 0.05 no more than 5 % of a new patient's images are flagged on average over draws; the rate has a
+    standard deviation of 0.04 between draws, so 0.0013 of the mean. Images taken for independent evidence flag more.
+    """
+    random = np.random.default_rng(0)
+    by_group: list[float] = []
+    by_image: list[float] = []
+    for _ in range(1000):
+        (calibration, groups), (inliers, in_groups) = of_patients(random, 25), of_patients(random, 200)
+        for rates, own_groups in ((by_group, groups), (by_image, None)):
+            limit = threshold(calibration, 0.05, own_groups)
+            assert limit is not None
+            flagged = np.bincount(in_groups, inliers > limit) / np.bincount(in_groups)
+            rates.append(flagged.mean())
+    assert 0.03 < np.mean(by_group) < 0.05 + 3 * 0.0013
+    assert np.mean(by_image) > 0.06
+
+
+def test_false_alarms_of_groups_are_counted_and_averaged_by_hand() -> None:
+    """Patient x has both images flagged, y one of three, z none: 3 of 6 images, and a mean of (1 + 1/3 + 0) / 3."""
+    inliers, in_groups = np.array([6.0, 7, 8, 1, 1, 1]), np.array(["x", "x", "y", "y", "y", "z"])
+    found = false_alarms(np.arange(1.0, 6.0), inliers, 0.25, groups=PATIENTS, in_groups=in_groups)
+    assert (found.threshold, found.count, found.rate) == (5.0, 3, pytest.approx(4 / 9))
+    assert (found.n_calibrate, found.n_calibrate_groups, found.n, found.n_groups) == (5, 3, 6, 3)
+
+
+def test_false_alarms_of_exchangeable_patients_lie_where_they_should() -> None:
+    """Of 100 divisions at least 95 % lie in the central 95 %: no fewer than 95 - 2.6 √(100 · 0.95 · 0.05) = 89.
+
+    The interval of single images, which patients' images are not, holds far fewer.
+    """
+    random = np.random.default_rng(0)
+    inside, as_images = 0, 0
+    for _ in range(100):
+        (calibration, groups), (inliers, in_groups) = of_patients(random, 50), of_patients(random, 40)
+        found = false_alarms(calibration, inliers, 0.1, groups=groups, in_groups=in_groups)
+        inside += found.low <= found.count <= found.high
+        low, high = false_alarm_interval(len(inliers), len(calibration), 0.1)
+        as_images += low <= found.count <= high
+    assert inside >= 89
+    assert as_images < 75
+
+
+def test_exchanging_single_images_gives_the_interval_of_theory() -> None:
+    random = np.random.default_rng(0)
+    calibration, inliers = random.normal(size=199), random.normal(size=300)
+    found = exchanged_interval(calibration, inliers, 0.05, np.arange(199), None)
+    assert found == pytest.approx(false_alarm_interval(300, 199, 0.05), abs=3)

@@ -330,6 +330,27 @@ def test_thresholds_and_p_values_by_hand() -> None:
     np.testing.assert_allclose(p_values, [1 / 20, 2 / 20, 10 / 20, 20 / 20])
 
 
+def test_thresholds_and_p_values_count_each_patient_once() -> None:
+    """Nine patients of one image, and one of ten, who holds the ten highest scores: 1 of 10 groups, not 10 of 19."""
+    groups = np.array([*range(9), *[9] * 10])
+    detector = Detector({"score": brightness}, (), {}, {"score": np.arange(1.0, 20.0)}, groups=groups)
+    assert detector.n_calibrate_groups == 10
+    assert detector.threshold("score", alpha=0.1) == 18  # above which p is 1.1 / 11
+    assert detector.threshold("score", alpha=0.05) is None  # with ten groups p is 1 / 11 at least
+    assert detector.p_values("score", np.array([20.0, 10, 9])) == pytest.approx([1 / 11, 2 / 11, 3 / 11])
+
+
+def test_the_groups_of_the_calibrate_half_come_with_the_detector(make: Callable, make_split: SplitMaker) -> None:
+    validation = replace(make_split(40, seed=8), groups=np.array([f"Jane Doe {i // 4}" for i in range(40)]))
+    calibrate = validation.halves()[1]
+    detector = make({"bright": brightness}, None, validation)
+    assert calibrate.groups is not None
+    assert detector.groups.tolist() == np.unique(calibrate.groups, return_inverse=True)[1].tolist()
+    assert detector.n_calibrate_groups == 5
+    assert detector.threshold("bright", 0.1) is None  # five patients are too few, though 20 images are not
+    assert make({"bright": brightness}).n_calibrate_groups is None
+
+
 def test_fused_by_hand() -> None:
     normal = {"one": np.array([1.0, 2.0, 3.0]), "other": np.array([10.0, 20.0, 30.0])}
     scored = {"one": np.array([2.5, 0.0]), "other": np.array([99.0, 30.0]), "third": np.array([1.0, 1.0])}
@@ -440,7 +461,7 @@ def test_the_file_holds_plain_tensors(make: Callable, tmp_path: Path) -> None:
     save_detector(tmp_path / "detector.pt", make(both(), fuse=("bright",)), IDENTITY)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".detector.pt.lock", "detector.pt"]
     content = torch.load(tmp_path / "detector.pt", weights_only=True)
-    assert content["format"] == 2
+    assert content["format"] == 3
     (detector,) = content["detectors"]
     assert detector["identity"] == IDENTITY
     assert list(detector["scores"]) == ["bright", "distance"]
@@ -449,6 +470,22 @@ def test_the_file_holds_plain_tensors(make: Callable, tmp_path: Path) -> None:
     assert distance["selection"].shape == (21,)
     assert distance["calibration"].dtype == torch.float64
     assert detector["scores"]["bright"]["state"] == {}
+
+
+def test_the_file_holds_groups_and_no_names(make: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    validation = replace(make_split(40, seed=8), groups=np.array([f"Jane Doe {i // 2}" for i in range(40)]))
+    made = make(both(), None, validation)
+    save_detector(path, made, IDENTITY)
+    assert b"Jane" not in path.read_bytes()
+    back = make(both(), never, never, known=path)
+    assert (back.groups == made.groups).all()
+    assert back.groups.dtype == np.int64
+    assert back.threshold("bright", 0.1) == made.threshold("bright", 0.1) is not None
+    grown = make({"bright": brightness, "squared": Distance(power=2)}, None, validation, known=path)
+    assert (grown.groups == made.groups).all()
+    save_detector(path, grown, IDENTITY)
+    assert (make(both(), never, never, known=path).groups == made.groups).all()
 
 
 def test_a_file_of_other_networks_is_not_used(make: Callable, tmp_path: Path) -> None:
@@ -467,7 +504,7 @@ def test_the_newest_four_identities_are_kept(make: Callable, tmp_path: Path) -> 
     path, detector = tmp_path / "detector.pt", make(both())
     for seed in (0, 1, 2, 3, 1, 4, 5):
         save_detector(path, detector, {"seed": str(seed)})
-    kept = [seed for seed in range(6) if read_detector(path, {"seed": str(seed)})]
+    kept = [seed for seed in range(6) if read_detector(path, {"seed": str(seed)}).scores]
     assert kept == [1, 3, 4, 5]
 
 
@@ -491,7 +528,7 @@ def test_two_processes_write_one_after_the_other(
     assert started.wait(5)
     save_detector(path, second, IDENTITY)
     thread.join()
-    assert set(read_detector(path, IDENTITY)) == {"bright", "distance"}
+    assert set(read_detector(path, IDENTITY).scores) == {"bright", "distance"}
 
 
 def test_only_missing_scores_are_made(make: Callable, tmp_path: Path) -> None:
@@ -505,7 +542,7 @@ def test_only_missing_scores_are_made(make: Callable, tmp_path: Path) -> None:
     assert make({"bright": brightness, "distance": Distance()}, never, known=path).names == ["bright", "distance"]
     save_detector(path, grown, IDENTITY)
     save_detector(path, make({"bright": brightness}), IDENTITY)
-    assert sorted(read_detector(path, IDENTITY)) == ["bright", "distance", "squared"]
+    assert sorted(read_detector(path, IDENTITY).scores) == ["bright", "distance", "squared"]
 
 
 def test_a_score_with_other_arguments_is_another_score(make: Callable, tmp_path: Path) -> None:
@@ -621,18 +658,18 @@ def test_a_file_that_cannot_be_used_counts_as_absent(
     assert states(detector)["distance"]["mean"] == [-1]
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{path} is damaged, or no detector file")
-    assert set(read_detector(path, IDENTITY)) == {"bright", "distance"}
+    assert set(read_detector(path, IDENTITY).scores) == {"bright", "distance"}
 
 
 def test_a_file_of_an_older_version_counts_as_absent(
     make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "detector.pt"
-    torch.save({"format": 1, "identity": IDENTITY, "scores": {}}, path)
+    torch.save({"format": 2, "detectors": [{"identity": IDENTITY, "scores": {}}]}, path)
     with caplog.at_level(logging.WARNING):
         save_detector(path, make(both(), known=path), IDENTITY)
     assert not caplog.messages
-    assert set(read_detector(path, IDENTITY)) == {"bright", "distance"}
+    assert set(read_detector(path, IDENTITY).scores) == {"bright", "distance"}
 
 
 def test_no_file_is_nothing_to_speak_of(make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,15 @@ def test_histograms_are_shares_of_each_set_with_counts(tmp_path: Path, drawn: li
     assert (tmp_path / "new" / "histograms.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_number_of_groups_stands_beside_that_of_images(tmp_path: Path, drawn: list) -> None:
+    inliers, outliers = {"loss": np.zeros(4)}, {name: {"loss": np.ones(2000)} for name in ("mine", "other")}
+    path = tmp_path / "histograms.png"
+    pictures.histograms(inliers, outliers, {}, path, in_groups=3, out_groups={"mine": 1500, "other": None})
+    pictures.screen_histogram(np.arange(4.0), np.arange(2.0), None, "loss", path, n_groups=2)
+    assert {"inliers (n = 4, 3 groups)", "mine (n = 2,000, 1,500 groups)", "other (n = 2,000)"} <= set(texts(drawn[0]))
+    assert {"normal validation images (n = 4, 2 groups)", "screened (n = 2)"} <= set(texts(drawn[1]))
+
+
 def test_thresholds_stand_in_their_panels_and_in_the_legend(tmp_path: Path, drawn: list) -> None:
     inliers = {"without": np.arange(4.0), "loss": np.arange(4.0), "other": np.arange(4.0)}
     thresholds = {"without": None, "loss": 2.5, "other": 9.0}  # the last beyond all scores
@@ -216,23 +225,26 @@ def test_smoothing_leaves_areas_and_takes_away_points(tmp_path: Path, names_in_m
     assert smoothed == pytest.approx([0.5 / (2 * math.pi * 2**2), 0.5], abs=1e-3)  # a Gaussian of 2 px
 
 
-class Calls(TorchFunctionMode):
-    """Notes by name what is called of torch, in order."""
+class Types(TorchFunctionMode):
+    """Notes the type of each tensor that torch makes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: list[str] = []
+        self.made: set[torch.dtype] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.__name__)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.made.add(result.dtype)
+        return result
 
 
-def test_a_device_without_float64_is_left_before_it_is_needed(tmp_path: Path) -> None:
+def test_no_float64_is_asked_of_a_device_that_may_have_none(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 8, 8)
-    with Calls() as calls:
+    with Types() as types:
         pictures.error_maps(images, -images, ["a", "b"], tmp_path / "maps.png", "any")
-    assert calls.names.index("cpu") < calls.names.index("double")
+    assert torch.float32 in types.made
+    assert torch.float64 not in types.made
 
 
 def test_equal_images_have_dark_maps(tmp_path: Path) -> None:

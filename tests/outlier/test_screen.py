@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advvae.data.source import Form
 from advvae.errors import UserError
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
@@ -46,7 +47,7 @@ def run(networks: AdversarialVAE, objective: Objective, detector: Detector, tmp_
     """screen on the networks of the tests, into the folder `run`."""
 
     def call(source_path: Path, detector: Detector = detector, **arguments: Any) -> dict[str, Any]:
-        settings: dict[str, Any] = {"size": 8, "channels": 1, "alpha": 0.05, "batch_size": 2}
+        settings: dict[str, Any] = {"form": Form(8, 1), "alpha": 0.05, "batch_size": 2}
         return screen(
             detector,
             networks,
@@ -130,6 +131,20 @@ def test_too_few_normal_images_give_no_threshold(run: Screen, tmp_path: Path, ca
     assert float(rows[1]["bright_p"]) == 1 / 19
 
 
+def test_thresholds_follow_from_patients(run: Screen, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 19 patients of two images, whose brighter one counts for half: p of 180 is (1 + 2 / 2) / 20."""
+    calibration = {"bright": np.concatenate([NORMAL, np.zeros(19)])}
+    detector = Detector({"bright": brightness}, (), {}, calibration, groups=np.arange(38) % 19)
+    result = run(folder_of(tmp_path / "scans", 180, 191), detector)
+    assert (result["n_calibrate"], result["n_calibrate_groups"]) == (38, 19)
+    assert [float(row["bright_p"]) for row in read(tmp_path / "run" / "screen.csv")] == [2 / 20, 1 / 20]
+    assert result["thresholds"] == {"bright": 190.0}
+    few = Detector({"bright": brightness}, (), {}, calibration, groups=np.arange(38) % 18)
+    with caplog.at_level(logging.WARNING):
+        assert run(folder_of(tmp_path / "others", 191), few)["flagged"] == {"bright": None}
+    assert caplog.messages == ["no image is flagged: alpha=0.05 needs 19 groups to calibrate with, and there are 18"]
+
+
 def test_nothing_to_calibrate_with(run: Screen, tmp_path: Path) -> None:
     none = Detector({"bright": brightness}, (), {}, {"bright": np.empty(0)})
     assert run(folder_of(tmp_path / "scans", 0, 255), none)["n_calibrate"] == 0
@@ -157,9 +172,9 @@ def test_a_tree_of_images_of_every_kind(run: Screen, tmp_path: Path) -> None:
 
 def test_8_bit_images_beside_others_of_16_are_as_they_are_alone(tmp_path: Path) -> None:
     scans = folder_of(tmp_path / "scans", 255, 10)
-    ((_, alone),) = ScreenInput(scans, 8, 1).chunks()
+    ((_, alone),) = ScreenInput(scans, Form(8, 1)).chunks()
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(scans / "deep.png")
-    ((_, beside),) = ScreenInput(scans, 8, 1).chunks()
+    ((_, beside),) = ScreenInput(scans, Form(8, 1)).chunks()
     assert (alone.images.dtype, beside.images.dtype) == (torch.uint8, torch.uint16)
     expected, got = next(alone.batches(2)), next(beside.batches(3))
     assert torch.equal(got[:2], expected)
@@ -177,7 +192,7 @@ def test_an_array(channels: int, run: Screen, tmp_path: Path) -> None:
     images = np.repeat(np.arange(5, dtype=np.uint8) * 10, 12 * 12).reshape(5, 12, 12)
     np.save(tmp_path / "scans.npy", images)
     detector = Detector({"bright": brightness}, (), {}, {"bright": NORMAL})
-    source = ScreenInput(tmp_path / "scans.npy", 8, channels)
+    source = ScreenInput(tmp_path / "scans.npy", Form(8, channels))
     ((_, split),) = source.chunks()
     assert split.images.shape == (5, channels, 8, 8)
     run(tmp_path / "scans.npy", detector)
@@ -312,7 +327,7 @@ def test_splits_of_a_file_do_not_lie_in_memory_together(
         return items
 
     monkeypatch.setattr(screen_input.Array, "read", watched)
-    source = ScreenInput(tmp_path / "scans.npz", 8, 1)
+    source = ScreenInput(tmp_path / "scans.npz", Form(8, 1))
     assert (source.n_chunks, opened) == (2, [])
     places = [str(place) for read_places, _ in source.chunks() for place in read_places]
     assert places == [f"scans.npz:{split} [{index}]" for split in ("train", "test") for index in (0, 1)]
@@ -343,15 +358,15 @@ def test_images_are_opened_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     decoded: list[int] = []
     to_array = screen_input.to_array
 
-    def counted(image: Any, size: int) -> np.ndarray:
+    def counted(image: Any, form: Form) -> np.ndarray:
         decoded.append(1)
-        return to_array(image, size)
+        return to_array(image, form)
 
     resized_after: list[int] = []
     resized = screen_input.resized
 
-    def watched(arrays: Any, size: int, channels: int) -> Any:
-        for part in resized(arrays, size, channels):
+    def watched(arrays: Any, form: Form) -> Any:
+        for part in resized(arrays, form):
             resized_after.append(len(decoded))
             yield part
 
@@ -360,7 +375,7 @@ def test_images_are_opened_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "scans").mkdir()
     for number in range(6):
         grey(9, size=1024).save(tmp_path / "scans" / f"{number}.png")
-    list(ScreenInput(tmp_path / "scans", 8, 1).chunks())
+    list(ScreenInput(tmp_path / "scans", Form(8, 1)).chunks())
     assert resized_after == [2, 3, 4, 5, 6, 6]  # the next one is decoded when the group before it is resized
 
 
@@ -411,10 +426,10 @@ def test_the_histogram_shows_all_images(run: Screen, tmp_path: Path, monkeypatch
     drawn: list[Any] = []
     monkeypatch.setattr(screen_module, "screen_histogram", lambda *arguments: drawn.extend(arguments))
     run(folder_of(tmp_path / "scans", 5, 6, 7))
-    calibration, screened, threshold, name, path = drawn
+    calibration, screened, threshold, name, path, n_groups = drawn
     assert (calibration == NORMAL).all()
     assert screened.tolist() == [5, 6, 7]
-    assert (threshold, name, path) == (190, "bright", tmp_path / "run" / "histogram.png")
+    assert (threshold, name, path, n_groups) == (190, "bright", tmp_path / "run" / "histogram.png", None)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"crop": 6}, {"has_vae": False}])
@@ -427,3 +442,42 @@ def test_the_pictures_can_be_looked_at(
     run(folder_of(tmp_path / "scans", *range(0, 250, 7)), **arguments)
     assert Image.open(tmp_path / "run" / "most_outlying.png").width > 300
     assert Image.open(tmp_path / "run" / "histogram.png").width > 300
+
+
+# Error maps
+
+
+def test_maps_are_written_in_the_order_of_the_rows(
+    run: Screen, networks: AdversarialVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen_input, "CHUNK", 2)
+    scans = folder_of(tmp_path / "scans", 10, 20, 30, 250)
+    (scans / "01.png").write_text("no image")
+    run(scans, maps=True)
+    folder = tmp_path / "run" / "maps"
+    images = torch.tensor([10.0, 30.0, 250.0]).reshape(3, 1, 1, 1).expand(-1, 1, 8, 8) / 127.5 - 1
+    networks.eval()
+    with torch.no_grad():
+        expected = (images - networks.reconstruct(images)).abs()[:, 0] / 2
+    np.testing.assert_allclose(np.load(folder / "difference.npy"), expected, atol=1e-6)
+    assert np.load(folder / "smoothed.npy").shape == (3, 8, 8)
+    for name in ("difference", "smoothed"):
+        assert sorted(path.name for path in (folder / name).iterdir()) == ["00000.png", "00001.png", "00002.png"]
+
+
+def test_maps_are_left_out_where_nothing_is_reconstructed_and_the_log_says_why(
+    run: Screen, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run(folder_of(tmp_path / "scans", 10), maps=True, crop=6)
+    reason = "the networks reconstruct no whole images, since they were trained on crops of 6 px"
+    assert f"no error maps: {reason}" in caplog.text
+    assert not (tmp_path / "run" / "maps").exists()
+
+
+def test_no_maps_are_left_of_images_that_cannot_be_read(run: Screen, tmp_path: Path) -> None:
+    scans = folder_of(tmp_path / "scans", 10)
+    (scans / "00.png").write_text("no image")
+    with pytest.raises(UserError, match="none of its images can be read"):
+        run(scans, maps=True)
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

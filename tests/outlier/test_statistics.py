@@ -10,7 +10,6 @@ from advvae.outlier.statistics import (
     UNDEFINED,
     Comparison,
     Evaluation,
-    auroc_by_label,
     below_chance,
     best_baseline_words,
     compare,
@@ -324,30 +323,22 @@ def test_the_mean_over_sets_and_its_interval() -> None:
     assert mean_evaluation([near, near]).metrics == near.metrics
 
 
+def test_the_mean_of_several_sets_does_not_count_their_patients() -> None:
+    """Which may be the same ones."""
+    inliers, outliers = tied(6, 40, 30)
+    patients = np.arange(30) // 3
+    near = evaluate_scores({"s": inliers}, {"s": outliers}, in_groups=np.arange(40) // 4, out_groups=patients)
+    assert (near.n_in_groups, near.n_out_groups) == (10, 10)
+    for sets, n_out_groups in (([near], 10), ([near, near], None)):
+        mean = mean_evaluation(sets)
+        assert (mean.n_in_groups, mean.n_out_groups) == (10, n_out_groups)
+
+
 def test_an_undefined_set_does_not_enter_the_mean() -> None:
     defined = evaluate_scores({"s": np.array([0, 2])}, {"s": np.array([1, 3])})
     undefined = evaluate_scores({"s": np.array([0, 2])}, {"s": np.array([1])})
     assert mean_evaluation([defined, undefined]).metrics == defined.metrics
     assert set(mean_evaluation([undefined]).metrics["s"].values()) == {UNDEFINED}
-
-
-def test_auroc_by_label() -> None:
-    """Inliers 0, 2; the label of each outlier, one with two of them and one without."""
-    inliers, outliers = np.array([0.0, 2.0]), np.array([1.0, 3.0, 2.0, -1.0, 5.0])
-    table = auroc_by_label({"s": inliers}, {"s": outliers}, ["cat", "cat;dog", "dog", "", "owl"])
-    assert table == {
-        "cat": {"n": 2, "s": 3 / 4},  # 1 beats one of two, 3 both
-        "dog": {"n": 2, "s": (2 + 1.5) / 4},  # 2 ties with one
-        "owl": {"n": 1, "s": UNDEFINED},
-    }
-
-
-def test_auroc_by_label_is_that_of_the_subset() -> None:
-    inliers, outliers = tied(7, 50, 60)
-    labels = np.random.default_rng(0).choice(["a", "b", "c"], 60)
-    table = auroc_by_label({"s": inliers}, {"s": outliers}, labels.tolist())
-    for label, row in table.items():
-        assert row["s"] == pytest.approx(detection_metrics(inliers, outliers[labels == label])["auroc"])
 
 
 def test_the_roc_band_holds_the_curve_and_is_as_wide_as_that_of_a_share() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from advvae.outlier.conformal import false_alarms
-from advvae.outlier.statistics import METRICS, Evaluation, auroc_by_label, compare, evaluate_scores, mean_evaluation
+from advvae.outlier.labels import auroc_by_label
+from advvae.outlier.statistics import METRICS, Evaluation, compare, evaluate_scores, mean_evaluation
 from advvae.outlier.tables import result_rows, write_tables
 
 INLIERS = np.arange(20.0)
@@ -85,7 +86,10 @@ def test_groups_are_counted_in_the_table(tmp_path: Path) -> None:
     scores = {"loss": INLIERS}, {"loss": MODEL}
     found = evaluate_scores(*scores, in_groups=np.arange(20) // 4, draws=10)
     write_tables(tmp_path, {"far": found})
-    assert "n_in = 20 (5 groups), n_out = 20," in (tmp_path / "results.md").read_text()
+    assert "n_in = 20 (5 groups), n_out = 20, with" in (tmp_path / "results.md").read_text()
+    write_tables(tmp_path, {"far": found, "near": found})
+    caption = (tmp_path / "results.md").read_text().splitlines()[0]
+    assert caption == "AUROC of every set: n_in = 20 (5 groups), n_out = 20 of far, 20 of near"
     assert result_rows({"far": found}, [], {})[0]["n_in_groups"] == 5
 
 
@@ -107,28 +111,79 @@ def test_latex_is_escaped_bold_and_balanced(tmp_path: Path, evaluations: dict[st
 
 
 def test_comparisons_labels_and_controls(tmp_path: Path, evaluations: dict[str, Evaluation]) -> None:
-    labels = auroc_by_label({"loss": INLIERS}, {"loss": MODEL}, ["cat"] * 19 + ["dog"])
+    scores = evaluations["near_1"].metrics
+    labels = auroc_by_label(dict.fromkeys(scores, INLIERS), dict.fromkeys(scores, MODEL), ["cat"] * 19 + ["dog"])
     controls = {"set against itself": evaluation(loss=INLIERS)}
-    write_tables(tmp_path, evaluations, labels={"far": labels}, controls=controls)
+    write_tables(tmp_path, evaluations, labels={"far & away": labels}, controls=controls)
     comparisons = rows(tmp_path / "comparisons.csv")
     assert len(comparisons) == 4 * 3
     pair = compare(evaluations["near_1"])[0]
     assert comparisons[0] == {
         "set": "near_1",
+        "n_in": "20",
+        "n_out": "20",
+        "n_in_groups": "",
+        "n_out_groups": "",
         "first": "loss",
         "second": "pixel_knn",
         "difference": "-0.125",
         "low": str(pair.low),
         "high": str(pair.high),
     }
-    assert rows(tmp_path / "labels.csv") == [
-        {"set": "far", "label": "cat", "n": "19", "score": "loss", "auroc": "1.0"},
-        {"set": "far", "label": "dog", "n": "1", "score": "loss", "auroc": "undefined"},
-    ]
+    cat, _, _, dog, _, _ = rows(tmp_path / "labels.csv")
+    ends = {"auroc": "1.0", "auroc_low": "1.0", "auroc_high": "1.0"}
+    assert cat == {"set": "far & away", "label": "cat", "n": "19", "n_groups": "", "score": "loss"} | ends
+    assert (dog["n"], dog["auroc"], dog["auroc_low"]) == ("1", "undefined", "undefined")
     (control,) = rows(tmp_path / "controls.csv")
     assert (control["control"], control["score"]) == ("set against itself", "loss")
+    assert (control["n_in"], control["n_out"], control["n_out_groups"]) == ("20", "20", "")
     assert float(control["auroc"]) == pytest.approx(0.5)
     assert float(control["low"]) < 0.5 < float(control["high"])
+
+
+def test_labels_are_shown_by_the_headline_and_the_best_others(tmp_path: Path) -> None:
+    """MODEL and pixel_knn do best over the set; the headline is the fused score, which does not."""
+    outliers = {"kld": BACKWARD, "loss": MODEL, "contrast": BACKWARD, "pixel_knn": MODEL, "fused": BASELINE}
+    inliers = dict.fromkeys(outliers, INLIERS)
+    names, patients = ["cat"] * 10 + ["cat;dog"] * 10, np.arange(20) // 5
+    labels = auroc_by_label(inliers, outliers, names, out_groups=patients, draws=10)
+    found = evaluate_scores(inliers, outliers, in_groups=np.arange(20) // 4, out_groups=patients, draws=10)
+    for headline, first in (("fused", "fused"), (None, "kld")):
+        write_tables(
+            tmp_path, {"far": found}, labels={"far": labels}, baselines=["contrast", "pixel_knn"], headline=headline
+        )
+        _, table = re.split(r"^(?=far: AUROC)", (tmp_path / "results.md").read_text(), flags=re.MULTILINE)
+        caption, _, head, _, cat, dog = table.splitlines()
+        assert "against all n_in = 20 (5 groups) inliers" in caption
+        assert f"{first} is the score that images are ranked by; best of the others over the whole set: loss" in caption
+        assert cells(head) == ["label", "n", first, "loss", "pixel_knn (baseline)"]
+        assert cells(cat)[:2] == ["cat", "20 (4 groups)"]
+        assert cells(dog)[:2] == ["dog", "10 (2 groups)"]
+    assert len(rows(tmp_path / "labels.csv")) == 2 * 5
+    assert rows(tmp_path / "labels.csv")[5]["n_groups"] == "2"
+
+
+def test_one_label_has_no_table_of_its_own(tmp_path: Path) -> None:
+    labels = auroc_by_label({"loss": INLIERS}, {"loss": MODEL}, ["cat"] * 20, draws=10)
+    write_tables(tmp_path, {"far": evaluation(loss=MODEL)}, labels={"far": labels})
+    assert "far: AUROC of the images" not in (tmp_path / "results.md").read_text()
+    assert len(rows(tmp_path / "labels.csv")) == 1
+
+
+def test_pixels_have_a_row_per_set_and_map(tmp_path: Path) -> None:
+    values: dict[str, float | str] = {"n_in": 1500, "n_images": 30, "n_regions": 41, "n_left_out": 2, "threshold": 0.25}
+    for metric, value in (("auroc", 0.9), ("aupro", 0.8), ("dice", 0.5)):
+        values |= {metric: value, f"{metric}_low": value - 0.1, f"{metric}_high": value + 0.1}
+    one = values | {"n_groups": 1, "n_in_groups": 40, "auroc_low": "undefined", "auroc_high": "undefined"}
+    pixels = {"far": {"error": values, "smoothed": values}, "near": {"error": one}}
+    write_tables(tmp_path, {"far": evaluation(loss=MODEL)}, pixels=pixels)
+    text = (tmp_path / "results.md").read_text()
+    assert "Outliers that are left out: 2 of far, 2 of near." in text
+    expected = ["0.900 [0.800, 1.000]", "0.800 [0.700, 0.900]", "0.500 [0.400, 0.600]", "0.25"]
+    _, _, _, first, second, third = (cells(line) for line in text.split("Anomalous pixels")[1].splitlines()[1:])
+    assert first == ["far", "error", "1,500", "30", "41", *expected]
+    assert second[:2] == ["far", "smoothed"]
+    assert third[:6] == ["near", "error", "1,500 (40 groups)", "30 (1 group)", "41", "0.900"]
 
 
 def test_false_alarms_and_thresholds_that_there_are_not(tmp_path: Path) -> None:
@@ -143,6 +198,24 @@ def test_false_alarms_and_thresholds_that_there_are_not(tmp_path: Path) -> None:
     lines = (tmp_path / "results.md").read_text().splitlines()
     assert cells(lines[-2]) == ["loss", "94", "2", "0.500", f"{alarms['loss'].low} to {alarms['loss'].high}"]
     assert cells(lines[-1])[:2] == ["kld", "none: 18 images are too few for alpha = 0.05"]
+
+
+def test_false_alarms_of_groups(tmp_path: Path) -> None:
+    """Of two inliers of one patient one is flagged, of the other patient's two both."""
+    calibration, inliers = np.arange(40.0), np.array([1.0, 50, 50, 50])
+    patients, others = np.arange(40) // 2, np.array([7, 7, 8, 8])
+    alarms = {
+        score: false_alarms(calibration, inliers, alpha, groups=patients, in_groups=others)
+        for score, alpha in (("loss", 0.1), ("kld", 0.01))
+    }
+    write_tables(tmp_path, {"far": evaluation(loss=MODEL, kld=MODEL)}, alarms=alarms)
+    loss, _ = rows(tmp_path / "alarms.csv")
+    assert [loss[name] for name in ("n_calibrate", "n_calibrate_groups", "n", "n_groups")] == ["40", "20", "4", "2"]
+    text = (tmp_path / "results.md").read_text()
+    assert "thresholds from 40 (20 groups) validation images: how many of 4 (2 groups) inliers are flagged" in text
+    lines = text.splitlines()
+    assert cells(lines[-2])[2:4] == ["3", "0.750"]
+    assert cells(lines[-1])[:2] == ["kld", "none: 20 groups are too few for alpha = 0.01"]
 
 
 def test_a_table_without_rows_is_not_written(tmp_path: Path) -> None:

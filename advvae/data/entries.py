@@ -1,0 +1,154 @@
+"""Prepared splits on disk, as they are read.
+
+An entry is a folder with `images.npy` (N×C×H×W, uint8 or uint16: the images that could be read), `masks.npy` (N×H×W,
+where there are masks), `items.json` and `labels.npy` (of all images of the source) and `left_out.csv` (path and reason
+of what is not among them, where something is not).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+
+from advvae.data.chunks import Tally
+from advvae.data.source import Items
+from advvae.errors import UserError
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 512 * 2**20  # bytes up to which a prepared split is read into memory
+
+small_arrays: WeakValueDictionary[Path, torch.Tensor] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An official split: the N images of it that could be read.
+
+    images: (N, C, H, W) uint8 or uint16, in memory when small, else mapped.
+    labels, classes, paths, groups: as in Items.
+    masks: (N, H, W) uint8, in memory when small, else mapped: 0 normal, 1 anomalous, 2 not known; None = of no image.
+    numbers: (N,) int64, rising: the numbers that these images have among all of the source.
+    source_groups: (n_source,) the groups of all images of the source; None = there are none.
+    left_out: what is missing.
+    """
+
+    images: torch.Tensor
+    labels: np.ndarray
+    classes: Sequence[str]
+    paths: Sequence[str] | None
+    groups: np.ndarray | None
+    masks: torch.Tensor | None
+    numbers: np.ndarray
+    source_groups: np.ndarray | None
+    left_out: LeftOut
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What of an official split is not among its prepared images.
+
+    file: the list of it all, with the reasons.
+    n_source: images of the source, unreadable ones too.
+    unreadable: (number, path, reason) of each image that could not be read.
+    n_others: what the source found and does not give as an image.
+    n_masks: masks that could not be used; their images are there.
+    """
+
+    file: Path
+    n_source: int
+    unreadable: Sequence[tuple[int, str, str]]
+    n_others: int
+    n_masks: int
+
+    def check(self, what: str, max_unreadable: float) -> None:
+        """Raises UserError where more than this share of the images cannot be read."""
+        share = len(self.unreadable) / self.n_source
+        if share <= max_unreadable:
+            return
+        (_, first, reason), others = self.unreadable[0], len(self.unreadable) - 1
+        more = f", and so are {others} more of its {self.n_source} images" if others else ""
+        raise UserError(
+            f"{what}: {first} is unreadable ({reason}){more}: {share:.1%} of all, more than dataset.max_unreadable="
+            f"{max_unreadable:g}; remove or replace what {self.file} lists, or allow for more"
+        )
+
+    def tell(self, what: str) -> None:
+        """One line, where something is left out."""
+        counts = {"images": len(self.unreadable), "other files or rows": self.n_others, "masks": self.n_masks}
+        if told := ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count):
+            log.warning("%s: left out, as listed in %s: %s", what, self.file, told)
+
+
+def load_entry(folder: Path) -> Prepared | None:
+    """A prepared split from its folder; None when it is not there or not whole, so that it is made again."""
+    try:
+        facts = json.loads((folder / "items.json").read_text())
+        images = load_array(folder / "images.npy", facts["shape"])
+        masks = load_array(folder / "masks.npy", facts["masks"]) if facts["masks"] else None
+        labels = np.load(folder / "labels.npy")
+        unreadable = [(number, path, reason) for number, path, reason in facts["unreadable"]]
+        left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
+        classes, paths, groups = facts["classes"], facts["paths"], facts["groups"]
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
+        return None
+    numbers = np.delete(np.arange(len(labels)), [number for number, *_ in unreadable])
+    if len(numbers) != len(images) or labels.dtype != np.int64:
+        return None
+    return Prepared(
+        images,
+        labels[numbers],
+        classes,
+        None if paths is None else [paths[number] for number in numbers],
+        None if groups is None else np.array(groups)[numbers],
+        masks,
+        numbers,
+        None if groups is None else np.array(groups),
+        left_out,
+    )
+
+
+def load_array(path: Path, shape: Sequence[int]) -> torch.Tensor:
+    """Large arrays stay mapped. Small ones are read, once: train and the val cut from it share one entry."""
+    array = np.load(path, mmap_mode="c")  # "c": torch wants writable memory, the file stays
+    if list(array.shape) != shape:
+        raise ValueError(f"{path} has another shape")
+    if array.nbytes > IN_MEMORY:
+        return torch.from_numpy(array)
+    if (tensor := small_arrays.get(path)) is None:
+        tensor = small_arrays[path] = torch.from_numpy(np.array(array))
+    return tensor
+
+
+def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int]) -> None:
+    """All of an entry but its arrays of images and masks. shape: (N, C, H, W) of the images that could be read."""
+    np.save(folder / "labels.npy", np.asarray(items.labels, dtype=np.int64))
+    facts: dict[str, Any] = {
+        "shape": list(shape),
+        "masks": [shape[0], *shape[2:]] if tally.n_masks else None,
+        "classes": [str(name) for name in items.classes],
+        "paths": None if items.paths is None else [str(path) for path in items.paths],
+        "groups": None if items.groups is None else np.asarray(items.groups).tolist(),
+        "unreadable": tally.unreadable,
+        "n_others": len(items.left_out),
+        "n_bad_masks": len(tally.bad_masks),
+    }
+    (folder / "items.json").write_text(json.dumps(facts))
+
+
+def write_left_out(folder: Path, items: Items, tally: Tally) -> LeftOut:
+    """`left_out.csv`, if there is something to list."""
+    path, n_others = folder / "left_out.csv", len(items.left_out)
+    if rows := [*tally.failures, *items.left_out]:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "reason"), *rows])
+    return LeftOut(path, tally.n_images, tally.unreadable, n_others, len(tally.bad_masks))

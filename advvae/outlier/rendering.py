@@ -1,0 +1,67 @@
+"""Tables as files: CSV for programs, Markdown for reading, LaTeX for papers."""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from advvae.files import replacing
+
+BELOW_CHANCE = "†"
+LATEX_HEAD = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
+
+
+class Table(NamedTuple):
+    """What is shown; the best values stand between **."""
+
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """No file where there are no rows."""
+    rows = list(rows)
+    if not rows:
+        return
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_text(folder: Path, tables: Iterable[Table]) -> None:
+    """Write results.md and results.tex."""
+    tables = list(tables)
+    for name, text in (("results.md", _markdown(tables)), ("results.tex", _latex(tables))):
+        with replacing(folder / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+
+
+def _markdown(tables: Iterable[Table]) -> str:
+    from tabulate import tabulate
+
+    parts = [
+        f"{caption}\n\n{tabulate(rows, headings, tablefmt='github', disable_numparse=True)}\n"
+        for caption, headings, rows in tables
+    ]
+    return "\n".join(parts)
+
+
+def _latex(tables: Iterable[Table]) -> str:
+    """A `table` each, no wider than the text."""
+    from tabulate import LATEX_ESCAPE_RULES, tabulate
+
+    parts = [LATEX_HEAD]
+    for caption, headings, rows in tables:
+        escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in caption)
+        tabular = tabulate(rows, headings, tablefmt="latex_booktabs", disable_numparse=True)
+        bold = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", tabular)
+        parts += [
+            rf"\begin{{table}}\caption{{{escaped}}}",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+            rf"{bold}}}",
+            r"\end{table}",
+        ]
+    return "\n".join(parts).replace(BELOW_CHANCE, r"$\dagger$") + "\n"
