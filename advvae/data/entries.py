@@ -84,9 +84,9 @@ class LeftOut:
 
     def tell(self, what: str) -> None:
         """One line, where something is left out."""
-        counts = {"images": len(self.unreadable), "other files or rows": self.n_others, "masks": self.n_masks}
-        if told := ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count):
-            log.warning("%s: left out, as listed in %s: %s", what, self.file, told)
+        counts = {"unreadable images": len(self.unreadable), "files or rows": self.n_others, "masks": self.n_masks}
+        if told := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
+            log.warning("%s: %s left out, listed in %s", what, told, self.file)
 
 
 def load_entry(folder: Path) -> Prepared | None:

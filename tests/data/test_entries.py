@@ -54,7 +54,7 @@ def test_each_load_tells_of_what_is_left_out(tmp_path: Path, caplog: pytest.LogC
     prepared(tmp_path, source, channels=1, max_unreadable=0.04)
     assert listed(tmp_path)[-2:] == [["absent.png", "there is no such file"], ["Ü.png", "its row says so"]]
     (entry,) = folders(tmp_path / "cache")
-    told = f"given test: left out, as listed in {entry}/left_out.csv: images (4), other files or rows (2)"
+    told = f"given test: 4 unreadable images, 2 files or rows left out, listed in {entry}/left_out.csv"
     assert caplog.messages == [*(f"given test: {number}.png: {REASON}" for number in (1, 2, 3)), told]
     caplog.clear()
     prepared(tmp_path, source, channels=1, max_unreadable=0.04)
@@ -126,7 +126,7 @@ def test_masks_are_prepared_beside_their_images(tmp_path: Path, caplog: pytest.L
         assert torch.equal(found[row].long(), expected)
     assert [path for path, _ in listed(tmp_path)[1:]] == ["7.png", "1.png", "2.png"]
     assert all(reason.startswith("its mask is not used: ") for _, reason in listed(tmp_path)[2:])
-    assert caplog.messages[-1].endswith("left_out.csv: images (1), masks (2)")
+    assert ": 1 unreadable images, 2 masks left out, listed in " in caplog.messages[-1]
 
 
 def test_masks_of_a_split_follow_its_images(tmp_path: Path) -> None:
