@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advvae.data.files import Folder
 from advvae.data.source import Form
+from advvae.data.store import prepare
 from advvae.errors import UserError
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
@@ -21,6 +23,7 @@ from advvae.outlier.detector import Detector
 from advvae.outlier.evidence import Evidence
 from advvae.outlier.screen import screen
 from advvae.outlier.screen_input import ScreenInput
+from tests.data.medical_files import write_deep, write_dicom, write_nifti
 
 Screen = Callable[..., dict[str, Any]]
 
@@ -481,3 +484,20 @@ def test_no_maps_are_left_of_images_that_cannot_be_read(run: Screen, tmp_path: P
     with pytest.raises(UserError, match="none of its images can be read"):
         run(scans, maps=True)
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+
+
+def test_frames_slices_and_16_bits_are_read_as_a_dataset_reads_them(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    generator = np.random.default_rng(0)
+    write_dicom(scans / "a.dcm", generator.integers(0, 4096, (3, 9, 8), dtype=np.uint16), RescaleIntercept=-1024)
+    write_nifti(scans / "b.nii.gz", generator.integers(-1024, 3072, (9, 9, 4), dtype=np.int16))
+    write_deep(scans / "c.png", generator.integers(0, 65536, (9, 9), dtype=np.uint16))
+    form = Form(8, 1, window=(-500.0, 1500.0), resize="pad")
+    ((places, screened),) = ScreenInput(scans, form, ["axial", 1, 3]).chunks()
+    assert [place.path for place in places] == [
+        str(scans / name) for name in ("a.dcm#0", "a.dcm#1", "a.dcm#2", "b.nii.gz#1", "b.nii.gz#2", "c.png")
+    ]
+    source = Folder(str(scans), slices=["axial", 1, 3])
+    prepared = prepare(source, "train", name="scans", form=form, data_dir=tmp_path / "data", max_unreadable=0)
+    assert screened.images.dtype == prepared.images.dtype == torch.uint16
+    assert np.array_equal(screened.images.numpy(), prepared.images.numpy())
