@@ -284,10 +284,12 @@ def _check_choices(config: Config) -> None:
 def _check_pixels(group: str, node: dict[str, Any]) -> None:
     """Refuse what values cannot be mapped by, or images brought to a square by."""
     if (window := node["window"]) is not None and not _is_range(window, -math.inf, math.inf):
-        raise UserError(f"{group}.window takes two numbers, [low,high], got {window}")
+        raise UserError(f"{group}.window takes two numbers, the lower one first, as in [-160,240], got {window}")
     if (percentiles := node.get("percentiles")) is not None:
         if not _is_range(percentiles, 0, 100):
-            raise UserError(f"{group}.percentiles takes two numbers from 0 to 100, as in [0.5,99.5], got {percentiles}")
+            raise UserError(
+                f"{group}.percentiles takes two of 0 to 100, the lower one first, as in [0.5,99.5], got {percentiles}"
+            )
         if group != "dataset":
             raise UserError(f"{group}.percentiles: outliers are mapped as the training images are; see {group}.window")
     if node["resize"] not in (None, *RESIZES):

@@ -248,7 +248,9 @@ def _complete(config: Config, checked: bool = True) -> Config:
     if size is None:
         raise UserError(f"size must be given: dataset={config.dataset['name']} has no default one")
     hidden_dims = config.hidden_dims or default_hidden_dims(config.crop or size)
-    config = replace(config, size=size, hidden_dims=hidden_dims, out_dataset=_out_dataset(config))
+    out_dataset = _placed(config, config.out_dataset)
+    nodes = {name: _placed(config, node) for name, node in config.nodes.items()}
+    config = replace(config, size=size, hidden_dims=hidden_dims, out_dataset=out_dataset, nodes=nodes)
     if config.deterministic:
         config = replace(config, precision="32")
     if checked:
@@ -256,9 +258,9 @@ def _complete(config: Config, checked: bool = True) -> Config:
     return config
 
 
-def _out_dataset(config: Config) -> dict[str, Any]:
-    """The outlier set's node. Where it is the dataset itself, in other classes, it says only once where that is."""
-    own, node = config.dataset, config.out_dataset
+def _placed(config: Config, node: dict[str, Any]) -> dict[str, Any]:
+    """An outlier set's node. Where it is the dataset itself, in other classes, it is said only once where that is."""
+    own = config.dataset
     if node["name"] != own["name"] or any(node.get(place) for place in PLACES):
         return node
     its_own = ("keep_classes", "drop_classes", "percentiles")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from advvae.data import load_split
@@ -133,3 +134,43 @@ def test_rows_of_frames_say_which(advvae: Command, tmp_path: Path) -> None:
         for k in range(3)
     ]
     assert [row["path"] for row in table(result.folder / "scores.csv")] == expected
+
+
+@pytest.fixture
+def deep_scans(advvae: Command) -> Command:
+    """80 DICOM files whose values lie between 1000 and 1200, in the folder images; every fourth is called odd."""
+    random = np.random.default_rng(0)
+    for number in range(80):
+        pixels = random.integers(1000, 1200, (9, 9), dtype=np.uint16)
+        write_dicom(advvae.cwd / "images" / ("odd" if number % 4 == 0 else "normal") / f"{number}.dcm", pixels)
+    return advvae
+
+
+WINDOWED = ("dataset=folder", "dataset.root=images", "dataset.keep_classes=[normal]", "dataset.percentiles=[1,99]")
+
+
+def test_the_window_of_the_training_images_maps_all_other_files_of_the_users_own(deep_scans: Command) -> None:
+    """A published set has values of another unit, and keeps its whole range."""
+    train = deep_scans("mode=train", *WINDOWED, *TINY)
+    assert train.status == 0, train.errors
+    low, high = yaml.safe_load((train.folder / "config.yaml").read_text())["dataset"]["window"]
+    assert 1000 <= low <= 1004
+    assert 1195 <= high < 1200
+    own = ("dataset=folder", "out_dataset=folder", "out_dataset.drop_classes=[normal]", "tracker=none")
+    result = deep_scans("mode=outlier", *own, "out_datasets=[folder,digits]", "scores=[recon_mse]")
+    assert result.status == 0, result.errors
+    sets = json.loads((result.folder / "metrics.json").read_text())["sets"]
+    assert abs(sets["folder"]["scores"]["mean_brightness"]["auroc"] - 0.5) < 0.3  # as bright as the inliers
+    with (result.folder / "scores.csv").open() as file:
+        distance = [float(row["mean_brightness"]) for row in csv.DictReader(file) if row["source"] == "digits"]
+    assert np.std(distance) > 0.5  # by the window of the scans all digits would be black, and equally far
+
+
+def test_a_run_whose_window_was_taken_from_percentiles_goes_on(deep_scans: Command) -> None:
+    train = deep_scans("mode=train", *WINDOWED, *TINY, "n_epochs=2", "resume=auto")
+    metrics = train.folder / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"status": "interrupted"}))
+    again = deep_scans("mode=train", *WINDOWED, *TINY, "n_epochs=2", "resume=auto")
+    assert (again.status, again.folder, len(deep_scans.runs())) == (0, train.folder, 1)
+    other = deep_scans("mode=train", *WINDOWED[:-1], "dataset.window=[1000,1200]", *TINY, "n_epochs=2", "resume=auto")
+    assert (other.status, len(deep_scans.runs())) == (0, 2)
