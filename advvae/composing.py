@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from advvae import runs
+from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
 from advvae.cli import config_dirs
-from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, GROUPS, PLACES, Config, check
+from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, GROUPS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae import runs
-from advvae.config import DATASET_KEYS, PLACES, Config, check, check_settled
+from advvae.checks import check, check_settled
+from advvae.config import DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.shapes import default_hidden_dims, stage_sizes
 

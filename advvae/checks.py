@@ -1,0 +1,180 @@
+"""What of the settings no run can have, told before anything heavy is loaded; each names its key."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from advvae.config import METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
+from advvae.errors import UserError
+from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
+from advvae.shift_names import shift_names
+
+
+def check(config: Config) -> None:
+    """Refuse values that no run can have, naming the key.
+
+    Raises:
+        UserError: the first such value.
+    """
+    _check_ranges(config)
+    _check_choices(config)
+    weights = {name: getattr(config, name) for name in ("gen_weight", "recon_weight") if getattr(config, name) > 0}
+    if not config.train_discriminator and weights:
+        name, value = next(iter(weights.items()))
+        raise UserError(f"train_discriminator=false needs gen_weight=0 recon_weight=0, got {name}={value}")
+    if config.mode != "train" and config.then:
+        raise UserError(f"then={_shown(config.then)} follows mode=train only, got mode={config.mode}")
+    if config.mode == "train" and (config.checkpoint or config.discriminator_checkpoint):
+        name = "checkpoint" if config.checkpoint else "discriminator_checkpoint"
+        raise UserError(
+            f"{name}= belongs to mode=test, sample, outlier and screen; to go on with a run use resume=<its folder>"
+        )
+    if config.mode not in ("train", "matrix") and config.resume:
+        raise UserError(f"resume= belongs to mode=train, mode=matrix and sweeps, got mode={config.mode}")
+    if config.deterministic and config.precision == "bf16":
+        raise UserError("deterministic=true needs precision=32, got precision=bf16")
+    _check_objective(config)
+
+
+def check_settled(config: Config) -> None:
+    """Refuse what the settled config shows: a network that the images do not fit, images that are nowhere.
+
+    Raises:
+        UserError: too small an image for the stages, or for the loss; a folder or file that is missing.
+    """
+    scored = "outlier" in config.modes and config.out_dataset["name"] in config.outlier_sets
+    for group in ("dataset", "out_dataset") if scored else ("dataset",):
+        node = getattr(config, group)
+        places = {"folder": ("root", "csv"), "array": ("path",)}.get(node["name"], ())
+        if places and not any(node.get(name) for name in places):
+            raise UserError(f"{group}={node['name']} needs {group}.{places[0]}=<where the images are>")
+        for name in places:
+            if node.get(name) and not Path(node[name]).exists():
+                raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
+    assert config.size is not None
+    assert config.hidden_dims is not None
+    if config.crop is not None and config.crop > config.size:
+        raise UserError(f"crop={config.crop} does not fit into images of size={config.size}")
+    sizes = stage_sizes(config.side, len(config.hidden_dims))
+    if sizes[-2] < 2:
+        raise UserError(
+            f"{'crop' if config.crop else 'size'}={config.side} is too small for {len(config.hidden_dims)} stages "
+            f"(hidden_dims={_shown(config.hidden_dims)}): at most {sizes.index(1)}"
+        )
+    if sizes[-1] == 1 and config.batch_size == 1:
+        raise UserError("batch_size=1 leaves nothing to normalise by where the last map is 1 px: drop a stage")
+    if config.loss["name"] == "ms_ssim" and config.side < MS_SSIM_SMALLEST_SIDE:
+        raise UserError(
+            f"loss=ms_ssim needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got {config.side}: use loss=ssim"
+        )
+
+
+def _check_ranges(config: Config) -> None:
+    for name in ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be 1 or more, got {getattr(config, name)}")
+    for name in ("gen_weight", "recon_weight", "kld_weight"):
+        if not 0 <= getattr(config, name) < math.inf:  # NaN fails every comparison
+            raise UserError(f"{name} must be a finite number, 0 or more, got {getattr(config, name)}")
+    for name in ("lr", "max_minutes"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{name} must be a finite number above 0, got {value}")
+    if config.keep_checkpoints is not None and config.keep_checkpoints < 0:
+        raise UserError(f"keep_checkpoints must be 0 or more, or null for all, got {config.keep_checkpoints}")
+    if config.num_workers < 0:
+        raise UserError(f"num_workers must be 0 or more, got {config.num_workers}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed must be between 0 and {2**32 - 1}, got {config.seed}")
+    for name in ("size", "crop"):
+        if (value := getattr(config, name)) is not None and value < SMALLEST_SIZE:
+            raise UserError(f"{name} must be {SMALLEST_SIZE} px or more, got {value}")
+    if not 0 < config.alpha < 1:
+        raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
+    if config.hidden_dims is not None and (not config.hidden_dims or min(config.hidden_dims) < 1):
+        raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(config.hidden_dims)}")
+
+
+def _check_choices(config: Config) -> None:
+    if config.precision not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision}")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
+    for mode in config.then:
+        if mode not in THEN:
+            raise UserError(f"then takes {', '.join(THEN)}, got {mode}")
+    for kind in config.negatives:
+        if kind not in NEGATIVES:
+            raise UserError(f"negatives takes {', '.join(NEGATIVES)}, got {kind}")
+    if config.negatives and not config.train_discriminator:
+        raise UserError(f"negatives={_shown(config.negatives)} are for the discriminator: train_discriminator is false")
+    if config.mode == "screen" and not config.input:
+        raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
+    if config.mode == "matrix" and len(set(config.datasets)) < max(2, len(config.datasets)):
+        raise UserError("mode=matrix needs two or more different sets, as in datasets=[mnist,fashionmnist]")
+    if shifts := [name for name in config.datasets if shift_names(name)]:
+        raise UserError(f"datasets={_shown(config.datasets)}: {shifts[0]} is no set that a network can be trained on")
+    if len(set(config.then)) < len(config.then):
+        raise UserError(f"then={_shown(config.then)} names a mode twice")
+    for group in ("dataset", "out_dataset"):
+        node = getattr(config, group)
+        if node["channels"] not in (None, 1, 3):
+            raise UserError(f"{group}.channels must be 1, 3 or null, got {node['channels']}")
+        for name in ("keep_classes", "drop_classes"):
+            if node[name] is not None and (not isinstance(node[name], list) or not node[name]):
+                raise UserError(f"{group}.{name} takes a list of classes, as in [normal] or [0,1], got {node[name]}")
+        _check_pixels(group, node)
+    for name in ("data_dir", "output_dir"):
+        if not getattr(config, name):
+            raise UserError(f"{name} must name a folder, got nothing")
+
+
+def _check_pixels(group: str, node: dict[str, Any]) -> None:
+    """Refuse what values cannot be mapped by, or images brought to a square by."""
+    if (window := node["window"]) is not None and not _is_range(window, -math.inf, math.inf):
+        raise UserError(f"{group}.window takes two numbers, the lower one first, as in [-160,240], got {window}")
+    if (percentiles := node.get("percentiles")) is not None:
+        if not _is_range(percentiles, 0, 100):
+            raise UserError(
+                f"{group}.percentiles takes two of 0 to 100, the lower one first, as in [0.5,99.5], got {percentiles}"
+            )
+        if group != "dataset":
+            raise UserError(f"{group}.percentiles: outliers are mapped as the training images are; see {group}.window")
+    if node["resize"] not in (None, *RESIZES):
+        raise UserError(f"{group}.resize must be one of {', '.join(RESIZES)}, got {node['resize']}")
+    share = node["max_unreadable"]
+    if not isinstance(share, int | float) or not 0 <= share < 1:
+        raise UserError(f"{group}.max_unreadable must be a share from 0 to below 1, got {share}")
+
+
+def _is_range(values: Any, least: float, most: float) -> bool:
+    """Whether these are two finite numbers, rising, from `least` to `most`."""
+    if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, int | float) for value in values):
+        return False
+    low, high = values
+    return least <= low < high <= most and math.isfinite(low) and math.isfinite(high)
+
+
+def _check_objective(config: Config) -> None:
+    """Refuse an objective that the job's modes do not measure: better now than after hours of training."""
+    if config.objective is None:
+        return
+    measured = [metric for mode in config.modes for metric in METRICS.get(mode, ())]
+    is_outlier_metric = config.objective.startswith("scores.") and config.objective.count(".") == 2
+    if config.objective not in measured and not (is_outlier_metric and "outlier" in config.modes):
+        raise UserError(
+            f"objective={config.objective} is not measured by {' and '.join(config.modes)}: there is "
+            f"{', '.join(measured)}" + (" and scores.<name>.<metric>" if "outlier" in config.modes else "; see then=")
+        )
+    real = [name for name in config.outlier_sets if not shift_names(name)]
+    if is_outlier_metric and real and not config.allow_outlier_selection:
+        raise UserError(
+            f"objective={config.objective} is measured on real outliers ({', '.join(real)}): choosing by it makes the "
+            "result optimistic; out_datasets=[hflip,shuffle] is not, and allow_outlier_selection=true lets you"
+        )
+
+
+def _shown(values: list[Any]) -> str:
+    """A list as one types it on the command line."""
+    return "[" + ",".join(str(value) for value in values) + "]"
