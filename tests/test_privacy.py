@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advvae.data.embedded import Digits
+from advvae.data.source import is_private
 from tests.command import FEW, TINY, Command
 from tests.data.medical_files import PATIENT, write_dicom
 
@@ -92,3 +94,13 @@ def test_no_tag_of_a_dicom_file_reaches_any_output(advvae: Command, tmp_path: Pa
         for path, content in contents(folder).items():
             assert PATIENT.encode() not in content, path
     assert b"broken.dcm" in (screen.folder / "unreadable.csv").read_bytes()
+
+
+def test_a_source_from_outside_the_package_is_private_unless_it_says_otherwise() -> None:
+    class Mine(Digits):
+        """Declared in this module, so outside the package."""
+
+    class Published(Mine):
+        private = False
+
+    assert [is_private(source) for source in (Digits(), Mine(), Published())] == [False, True, False]
