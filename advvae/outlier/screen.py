@@ -77,10 +77,7 @@ def screen(
     by = detector.headline
     calibration, n_groups = detector.calibration[by], detector.n_calibrate_groups
     if thresholds[by] is None:
-        needed = math.ceil(1 / alpha) - 1
-        n, unit = (len(calibration), "images") if n_groups is None else (n_groups, "groups")
-        told = "no image is flagged: alpha=%s needs %d %s to calibrate with, and there are %d"
-        logger.warning(told, alpha, needed, unit, n)
+        _tell_uncalibrated(detector, alpha)
     score = partial(detector.score, networks, objective, batch_size=batch_size, device=device, crop=crop)
     seeing = reconstructing(networks, crop, asked=maps)
     with ExitStack() as stack:
@@ -208,6 +205,15 @@ def _draw_most_outlying(
         reconstructions = networks.reconstruct(images.to(device)).cpu()
     title = f"Most outlying by {by}"
     error_maps(images, reconstructions, [image.caption for image in shown], path, title)
+
+
+def _tell_uncalibrated(detector: Detector, alpha: float) -> None:
+    """Say how many images, or groups of them, there would have to be for a threshold."""
+    n, unit = len(detector.calibration[detector.headline]), "images"
+    if detector.n_calibrate_groups is not None:
+        n, unit = detector.n_calibrate_groups, "groups"
+    told = "no image is flagged: alpha=%s needs %d %s to calibrate with, and there are %d"
+    logger.warning(told, alpha, math.ceil(1 / alpha) - 1, unit, n)
 
 
 def _tell_unreadable(unreadable: Sequence[Unreadable], path: Path) -> None:
