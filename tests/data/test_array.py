@@ -194,3 +194,32 @@ def test_path_is_asked_for(tmp_path: Path) -> None:
         _ = Array().splits
     with pytest.raises(UserError, match=r"dataset\.path .*/no\.npy: there is no such file"):
         _ = Array(str(tmp_path / "no.npy")).splits
+
+
+def test_masks_go_with_their_images(tmp_path: Path) -> None:
+    masks = np.zeros((3, 9, 9), np.uint8)
+    masks[1, 2, 5] = 7  # anything but 0
+    np.savez(tmp_path / "a.npz", train_images=IMAGES, test_images=IMAGES[:3], test_masks=masks)
+    source = Array(str(tmp_path / "a.npz"))
+    split = load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
+    assert split.masks is not None
+    assert split.masks.nonzero().tolist() == [[1, 2, 5]]
+    assert load_split(source, "train", name="array", size=9, channels=1, data_dir=tmp_path).masks is None
+
+
+def test_masks_of_another_shape_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, masks=np.zeros((len(IMAGES), 8, 9), np.uint8))
+    with pytest.raises(
+        UserError, match=rf"masks have the shape \({len(IMAGES)}, 8, 9\): \({len(IMAGES)}, 9, 9\) is needed"
+    ):
+        load_split(Array(str(tmp_path / "a.npz")), "test", name="array", size=9, channels=1, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+def test_a_window_makes_any_numbers_pixels(dtype: str, tmp_path: Path) -> None:
+    """(v + 1000) / 2000 with 16 bits: -1000, 0 and 1000 are 0, 32768 and 65535; what lies outside is clipped."""
+    values = np.array([-2000, -1000, 0, 1000, 1500, 0, 0, 0, 0]).astype(dtype)
+    np.save(tmp_path / "a.npy", np.tile(values, (20, 9, 1)))
+    source = Array(str(tmp_path / "a.npy"))
+    split = load_split(source, "train", name="array", size=9, channels=1, window=(-1000.0, 1000.0), data_dir=tmp_path)
+    assert split.images[0, 0, 0, :5].tolist() == [0, 0, 32768, 65535, 65535]
