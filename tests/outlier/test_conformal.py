@@ -93,6 +93,14 @@ def test_the_threshold_of_groups_by_hand() -> None:
     assert limits == [None, 5, 5, 4, 4, 3, 2]
 
 
+def test_tenths_add_up_to_one() -> None:
+    """The 30 highest scores are those of three of 79 patients: p of the lowest of them is 4/80, which is 0.05."""
+    patients = np.append(np.arange(30) % 3, np.arange(3, 79))
+    calibration = np.append(100.0 + np.arange(30), np.arange(76.0))
+    assert p_values(calibration, np.array([100.0]), patients) == 0.05
+    assert threshold(calibration, 0.05, patients) == 75
+
+
 @pytest.mark.parametrize("decimals", [0, 9])
 def test_groups_of_one_image_change_no_bit(decimals: int) -> None:
     random = np.random.default_rng(0)
