@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 
-BITS_PER_SAMPLE, PLANAR, ORIENTATION = 258, 284, 274  # tags of TIFF files, the last of EXIF data too
+ORIENTATION = 274  # tag of EXIF data
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF files
+WHITE_IS_ZERO, UNSIGNED = 0, 1  # a photometric interpretation and a sample format
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # of the bytes of a value
 DEEP = re.compile("(RGB|RGBX|RGBA);16[BLN]")  # Pillow's names of pixels with 16 bits that can be read whole
 
 
 def decode(image: Image.Image, least: int | None = None) -> np.ndarray:
-    """H×W or H×W×C pixels of a Pillow image, upright by its EXIF tag: uint8, uint16, int32 or float32.
+    """H×W or H×W×C pixels of a Pillow image, upright by its EXIF tag: uint8, uint16, int32, uint32 or float32.
 
     least: a JPEG file may be decoded at a smaller scale, with neither side below this; None = as it is.
     Images of more than 8 bits never go through Pillow's `convert`, which clips them to 255.
@@ -26,6 +29,7 @@ def decode(image: Image.Image, least: int | None = None) -> np.ndarray:
         return decode_deep_colour(image)
     if least is not None:
         image.draft(image.mode, (least, least))
+    tags = getattr(image, "tag_v2", {})
     image = ImageOps.exif_transpose(image)
     if image.mode == "1":
         image = image.convert("L")
@@ -33,7 +37,17 @@ def decode(image: Image.Image, least: int | None = None) -> np.ndarray:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
         image = image.convert("RGB")  # palettes, CMYK, YCbCr, Lab
-    return np.asarray(image)
+    return as_tagged(np.asarray(image), tags)
+
+
+def as_tagged(values: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:
+    """Pixels of a TIFF file as its tags mean them, where Pillow heeds these for 8 bits alone."""
+    is_unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,)
+    if values.dtype == np.int32 and tags.get(BITS_PER_SAMPLE) == (32,) and is_unsigned:
+        return values.view(np.uint32)
+    if values.dtype == np.uint16 and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return 2 ** tags[BITS_PER_SAMPLE][0] - 1 - values
+    return values
 
 
 def upright_shape(image: Image.Image) -> tuple[int, int]:

@@ -94,7 +94,7 @@ class DicomFile:
         Its window is the first of the file's, else the range of its stored bits; tables of the VOI LUT module are not
         used. A sigmoid VOI LUT function has no window.
         """
-        from pydicom.pixels import apply_color_lut, apply_modality_lut
+        from pydicom.pixels import apply_color_lut
 
         with quiet():
             header = of_frame(self.header, index)
@@ -104,8 +104,8 @@ class DicomFile:
                 return Raw(colours, (0, np.iinfo(colours.dtype).max))
             if pixels.ndim == 3:
                 return Raw(pixels, (0, 2**header.BitsStored - 1))
-            values = apply_modality_lut(pixels, header)
-            return Raw(values, window_of(header), inverted=header.PhotometricInterpretation == "MONOCHROME1")
+            is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
+            return Raw(after_modality_lut(pixels, header), window_of(header), is_inverted)
 
     def _pixels(self, index: int) -> np.ndarray:
         """The stored values of one frame, H×W, or H×W×3 in RGB; the others are not decoded."""
@@ -161,6 +161,27 @@ def of_frame(header: Dataset, index: int) -> Dataset:
     return frame
 
 
+def after_modality_lut(pixels: np.ndarray, header: Dataset) -> np.ndarray:
+    """Stored values in the unit of the file: looked up in its table, else slope · stored + intercept.
+
+    Below the table its first entry counts, above it the last. (pydicom's own function overflows where the first stored
+    value of the table is far below 0.)
+    """
+    if tables := header.get("ModalityLUTSequence"):
+        entries = tables[0].LUTData
+        if isinstance(entries, bytes):
+            entries = np.frombuffer(entries, "<u2" if header.file_meta.TransferSyntaxUID.is_little_endian else ">u2")
+        entries, start = np.atleast_1d(entries).astype(np.uint16), tables[0].LUTDescriptor[1]
+        return entries[(pixels.astype(np.int64) - start).clip(0, len(entries) - 1)]
+    slope, intercept = rescale_of(header)
+    return pixels if (slope, intercept) == (1, 0) else pixels * np.float64(slope) + intercept
+
+
+def rescale_of(header: Dataset) -> tuple[float, float]:
+    """(slope, intercept): values are slope · stored + intercept. What is missing or empty changes nothing."""
+    return float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
+
+
 def window_of(header: Dataset) -> tuple[float, float] | None:
     """The values that the file shows as black and white; None where it shows them by a sigmoid.
 
@@ -189,6 +210,6 @@ def stored_range(header: Dataset) -> tuple[float, float] | None:
         return None
     n_values = 2.0**header.BitsStored
     least = -n_values / 2 if header.get("PixelRepresentation") else 0
-    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    slope, intercept = rescale_of(header)
     ends = sorted((slope * least + intercept, slope * (least + n_values - 1) + intercept))
     return ends[0], ends[1]

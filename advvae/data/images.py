@@ -31,7 +31,7 @@ def to_array(image: np.ndarray | Image.Image | Raw, form: Form) -> np.ndarray:
         return windowed(raw.values, window, raw.inverted)
     if isinstance(image, Raw) and (raw.values.dtype.kind != "f" or raw.inverted):
         raise ValueError(f"nothing says which of its {span(raw.values)} are black and white: {REMEDY}")
-    if isinstance(image, Image.Image) and raw.values.dtype == np.int32:  # as TIFF files of 32 bits, or 16 with a sign
+    if isinstance(image, Image.Image) and raw.values.dtype in (np.int32, np.uint32):  # as some TIFF and PGM files
         check_range(raw.values, 0, 65535)
         return raw.values.astype(np.uint16)
     return to_integers(raw.values)

@@ -34,7 +34,8 @@ def parse_slices(option: Any) -> Slices:
 
     Raises UserError for anything else.
     """
-    axis, *numbers = option if isinstance(option, list | tuple) and option else [option or "axial"]
+    option = "axial" if option is None else option
+    axis, *numbers = option if isinstance(option, list | tuple) and option else [option]
     is_whole = all(number is None or type(number) is int for number in numbers)
     if axis not in AXES or len(numbers) > 3 or not is_whole or numbers[2:] == [0]:
         remedy = "axial, coronal or sagittal, or with start, stop and step as in [axial,40,120,2]"
@@ -56,9 +57,9 @@ class Volume:
     """
 
     def __init__(self, path: Path) -> None:
+        image = opened(path)  # which says so where nibabel is missing
         from nibabel import apply_orientation
 
-        image = opened(path)
         self.path = path
         self.slope, self.intercept = image.dataobj.slope, image.dataobj.inter
         self.window = float(image.header["cal_min"]), float(image.header["cal_max"])

@@ -21,7 +21,7 @@ from advvae.data.source import Form, Items, Source
 from advvae.data.writing import partial_of, write_entry
 from advvae.errors import UserError
 
-FORMAT = 3  # of entries; a change of how they are made or laid out raises it
+FORMAT = 4  # of entries; a change of how they are made or laid out raises it
 
 
 def prepare(

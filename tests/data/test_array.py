@@ -156,6 +156,9 @@ def test_labels_of_no_images_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "b.npz", train_images=IMAGES, test_groups=np.arange(20))
     with pytest.raises(UserError, match=r"b\.npz: has test_groups, but no images by that name"):
         source.read("train", tmp_path)
+    source = write(tmp_path / "c.npz", train_images=IMAGES, val_masks=IMAGES)
+    with pytest.raises(UserError, match=r"c\.npz: has val_masks, but no images by that name"):
+        source.read("train", tmp_path)
 
 
 def test_other_keys_are_listed(tmp_path: Path) -> None:

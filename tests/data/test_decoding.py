@@ -196,12 +196,12 @@ def test_a_window_maps_16_bits_by_their_values(suffix: str, tmp_path: Path) -> N
     assert array[0, :, 0].tolist() == [0, 0, 33, 32768, 65535, 65535]  # 65535 · 1/2000 = 32.77; half rounds up
 
 
-def tiff_of(values: np.ndarray) -> Image.Image:
-    """An H×W TIFF file of numbers of any type, uncompressed."""
+def tiff_of(values: np.ndarray, photometric: int = 1) -> Image.Image:
+    """An H×W TIFF file of numbers of any type, uncompressed; photometric: 1 = black is 0, 0 = white is."""
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     height, width = values.shape
-    tags = {256: width, 257: height, 258: 8 * values.dtype.itemsize, 259: 1, 262: 1, 273: 8, 277: 1, 278: height,
-            279: values.nbytes, 339: kind}  # fmt: skip
+    tags = {256: width, 257: height, 258: 8 * values.dtype.itemsize, 259: 1, 262: photometric, 273: 8, 277: 1,
+            278: height, 279: values.nbytes, 339: kind}  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = values.astype(values.dtype.newbyteorder("<")).tobytes()
     directory = struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
@@ -216,6 +216,19 @@ def test_tiff_of_signed_or_large_numbers_needs_a_window(kind: str) -> None:
     assert raw_values(tiff_of(values))[0, :, 0].tolist() == values[0].tolist()
     with pytest.raises(ValueError, match=r"from -1000.* to 3000.* do not lie in .*: set dataset\.window=\[low,high\]"):
         to_array(tiff_of(values), ALL)
+
+
+def test_unsigned_tiff_of_32_bits_has_no_negative_numbers() -> None:
+    image = tiff_of(np.array([[0, 2**31, 2**32 - 1]], np.uint32))
+    assert to_array(image, Form(8, 1, window=(0, 2**32 - 1)))[0, :, 0].tolist() == [0, 32768, 65535]
+    assert to_array(tiff_of(np.array([[0, 65535]], np.uint32)), ALL)[0, :, 0].tolist() == [0, 65535]
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("uint8", 255), ("uint16", 65535)])
+def test_tiff_whose_white_is_0(kind: str, largest: int) -> None:
+    """Pillow turns round those of 8 bits alone."""
+    image = tiff_of(np.array([[0, 1, 200]], kind), photometric=0)
+    assert to_array(image, ALL)[0, :, 0].tolist() == [largest, largest - 1, largest - 200]
 
 
 def test_a_window_is_applied_before_a_jpeg_is_made_smaller() -> None:

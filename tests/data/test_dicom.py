@@ -84,12 +84,55 @@ def test_monochrome1_is_inverted(tmp_path: Path) -> None:
     assert shown(path, Form(8, 1, window=(1000, 3000))) == shares(4000 - TWELVE_BITS.astype(int), 1000, 3000)
 
 
-def test_a_table_instead_of_a_slope(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tags", "values", "window"),
+    [
+        ({"RescaleSlope": 2}, [0, 10], (0, 8190)),
+        ({"RescaleIntercept": -7}, [-7, -2], (-7, 4088)),
+        ({"RescaleSlope": None, "RescaleIntercept": None}, [0, 5], (0, 4095)),
+    ],
+)
+def test_a_slope_or_intercept_that_is_missing_or_empty(tags: Any, values: Any, window: Any, tmp_path: Path) -> None:
+    raw = DicomFile(write_dicom(tmp_path / "a.dcm", np.array([[0, 5]], np.uint16), BitsStored=12, **tags)).image()
+    assert (raw.values[0].tolist(), raw.window) == (values, window)
+
+
+def table_of(start: int, bits: int, entries: list[int] | bytes, kind: str = "US") -> Dataset:
+    """An item of ModalityLUTSequence. start: the stored value of the first entry."""
     table = Dataset()
-    table.add_new("LUTDescriptor", "US", [4, 10, 16])  # entries, the stored value of the first, bits
-    table.add_new("LUTData", "US", [0, 500, 1000, 60000])
+    table.add_new("LUTDescriptor", kind, [len(entries) if isinstance(entries, list) else 0, start, bits])  # 0 = 2**16
+    table.add_new("LUTData", "US" if isinstance(entries, list) else "OW", entries)
+    return table
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian"])
+def test_a_table_instead_of_a_slope(syntax: str, tmp_path: Path) -> None:
+    table = table_of(10, 16, [0, 500, 1000, 60000])
     path = write_dicom(tmp_path / "a.dcm", np.array([[0, 10, 11, 13, 99]], np.uint16), ModalityLUTSequence=[table])
+    file = pydicom.dcmread(path)
+    file.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    file.save_as(path, implicit_vr=syntax.startswith("Implicit"), little_endian=True)
     assert shown(path) == [0, 0, 500, 60000, 60000]
+
+
+def test_a_table_of_12_bits(tmp_path: Path) -> None:
+    tables = [table_of(0, 12, [0, 4095])]
+    raw = DicomFile(write_dicom(tmp_path / "a.dcm", np.array([[0, 1]], np.uint8), ModalityLUTSequence=tables)).image()
+    assert (raw.values.tolist(), raw.window) == ([[0, 4095]], (0, 4095))
+
+
+def test_a_table_that_starts_far_below_0(tmp_path: Path) -> None:
+    """In the 16 bits of the stored values, 0 − (−32768) is −32768."""
+    tables = [table_of(-32768, 16, np.arange(65536).astype("<u2").tobytes(), kind="SS")]
+    pixels = np.array([[-32768, 0, 32767]], np.int16)
+    assert shown(write_dicom(tmp_path / "a.dcm", pixels, ModalityLUTSequence=tables)) == [0, 32768, 65535]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(np.uint16, 0xABC), (np.int16, 0xABC - 4096)])
+def test_bits_that_are_not_stored_mean_nothing(kind: Any, expected: int, tmp_path: Path) -> None:
+    """Old files keep overlays in them."""
+    pixels = np.array([[0x5ABC]], np.uint16).astype(kind)
+    assert DicomFile(write_dicom(tmp_path / "a.dcm", pixels, BitsStored=12)).image().values.item() == expected
 
 
 # The window of the file

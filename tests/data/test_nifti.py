@@ -1,147 +1,229 @@
 from __future__ import annotations
 
 import builtins
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
-from advvae.data import nifti, readers
-from advvae.data.images import to_array
+from advvae.data.images import raw_values, to_array
 from advvae.data.nifti import Slices, Volume, parse_slices, slice_numbers
-from advvae.data.readers import ImageFiles, places
 from advvae.data.source import Form
 from advvae.errors import UserError
 from tests.data.medical_files import write_nifti
 
-SHAPE = (4, 5, 6)  # right, anterior, superior
-MARKED = (3, 1, 4)  # one voxel: far right, near the back, near the top
+AS_IT_SAYS = Form(8, 1)
+SAGITTAL, CORONAL, AXIAL = range(3)
+SHAPE = (3, 4, 5)  # voxels from left to right, posterior to anterior, inferior to superior
+MARK = (2, 1, 4)  # the rightmost, the second from posterior, the uppermost
 
 
-def marked_volume() -> np.ndarray:
+def marked(axes: str) -> np.ndarray:
+    """A volume of SHAPE, stored in this order and direction of axes, whose voxel at MARK alone is 1."""
     volume = np.zeros(SHAPE, np.int16)
-    volume[MARKED] = 100
-    return volume
+    volume[MARK] = 1
+    volume = volume.transpose(["RASLPI".index(way) % 3 for way in axes])
+    return np.flip(volume, tuple(axis for axis, way in enumerate(axes) if way in "LPI"))
 
 
-def stored_as(axes: str) -> np.ndarray:
-    """The marked volume with its axes in another order and direction, as write_nifti(axes=...) says it lies."""
-    names = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
-    volume = marked_volume().transpose([names[axis] for axis in axes])
-    return np.flip(volume, tuple(i for i, axis in enumerate(axes) if axis in "LPI")).copy()
+# Orientation
 
 
-@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PIR", "SAL", "IRP"])
-@pytest.mark.parametrize(
-    ("axis", "number", "shape", "place"),
-    [
-        (2, 4, (5, 4), (3, 0)),  # axial: anterior up, so the 2nd from behind is row 3; the patient's right on the left
-        (1, 1, (6, 4), (1, 0)),  # coronal: superior up, so the 5th of 6 from below is row 1
-        (
-            0,
-            3,
-            (6, 5),
-            (1, 3),
-        ),  # sagittal: superior up; what is anterior on the left, so the 2nd from behind is column 3
-    ],
-)
-def test_slices_are_upright_however_the_volume_lies(
-    axes: str, axis: int, number: int, shape: tuple[int, int], place: tuple[int, int], tmp_path: Path
-) -> None:
-    volume = Volume(write_nifti(tmp_path / "a.nii", stored_as(axes), axes=axes))
-    values = volume.image(number, axis).values
-    assert values.shape == shape
-    assert np.argwhere(values).tolist() == [list(place)]
-    assert not volume.image(number - 1, axis).values.any()
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PIR", "ASR", "SAL", "IPL"])
+def test_slices_are_upright_however_the_volume_is_stored(axes: str, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", marked(axes), axes=axes)
+    image: Any = nibabel.load(path)
+    assert "".join(nibabel.aff2axcodes(image.affine)) == axes
+    volume = Volume(path)
+    right, anterior, superior = MARK
+    # On the left of an image is the right of the patient or, in sagittal ones, the nose.
+    seen = {
+        SAGITTAL: (right, (5, 4), (4 - superior, 3 - anterior)),
+        CORONAL: (anterior, (5, 3), (4 - superior, 2 - right)),
+        AXIAL: (superior, (4, 3), (3 - anterior, 2 - right)),
+    }
+    for axis, (number, shape, pixel) in seen.items():
+        assert slice_numbers(path, Slices(axis)) == list(range(SHAPE[axis]))
+        slices = [volume.image(n, axis).values for n in range(SHAPE[axis])]
+        assert [image.sum() for image in slices] == [int(n == number) for n in range(SHAPE[axis])]
+        assert slices[number].shape == shape
+        assert slices[number][pixel] == 1
 
 
-def test_values_are_in_the_unit_of_the_file(tmp_path: Path) -> None:
-    path = write_nifti(tmp_path / "a.nii.gz", marked_volume(), slope=2.0, intercept=-1024.0, window=(-1000, 400))
-    image = Volume(path).image(4, 2)
-    assert (image.values.min(), image.values.max(), image.window) == (-1024, 2 * 100 - 1024, (-1000, 400))
+def test_a_volume_that_lies_askew_has_the_nearest_axes(tmp_path: Path) -> None:
+    """As scanners tilt them: the first axis runs to the right and, by less, upwards."""
+    tilted = [[2, 0, -0.5, 9], [0, 2, 0, 9], [0.5, 0, 2, 9], [0, 0, 0, 1.0]]
+    nibabel.save(nibabel.Nifti1Image(marked("RAS"), np.array(tilted)), tmp_path / "a.nii")
+    assert Volume(tmp_path / "a.nii").image(4, AXIAL).values.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
 
 
-def test_without_a_window_the_keys_that_give_one_are_named(tmp_path: Path) -> None:
-    image = Volume(write_nifti(tmp_path / "a.nii", marked_volume())).image(4, 2)
-    assert image.window is None
-    with pytest.raises(ValueError, match=r"set dataset\.window=\[low,high\] or dataset\.percentiles"):
-        to_array(image, Form(8, 1))
-    assert (
-        to_array(image, Form(8, 1, window=(0, 100))).max() == 255
-    )  # the two values are black and white, in 8 bits too
+# Values
+
+
+def test_values_are_scaled_by_slope_and_intercept(tmp_path: Path) -> None:
+    stored = np.arange(-4, 4, dtype=np.int16).reshape(2, 2, 2)
+    raw = Volume(write_nifti(tmp_path / "a.nii", stored, slope=0.5, intercept=-10)).image(0, AXIAL)
+    assert raw_values(raw)[:, :, 0].tolist() == [[-9, -11], [-10, -12]]  # of 2, -2, 0 and -4 stored
+    shown = to_array(raw, Form(8, 1, window=(-12, -10)))
+    assert shown[:, :, 0].tolist() == [[65535, 32768], [65535, 0]]
+
+
+def test_values_without_a_slope_keep_their_type(tmp_path: Path) -> None:
+    raw = Volume(write_nifti(tmp_path / "a.nii", np.full((2, 2, 2), 40000, np.uint16))).image(1, CORONAL)
+    assert raw.values.dtype == np.uint16
+    assert raw.values.tolist() == [[40000, 40000], [40000, 40000]]
+
+
+def test_the_display_range_of_the_file_is_its_window(tmp_path: Path) -> None:
+    """In the unit after scaling."""
+    stored = np.array([-100, 0, 50, 300], np.int16).reshape(4, 1, 1)
+    raw = Volume(write_nifti(tmp_path / "a.nii", stored, slope=2, intercept=0, window=(0, 200))).image(0, AXIAL)
+    assert raw.window == (0, 200)
+    assert to_array(raw, AS_IT_SAYS)[0, :, 0].tolist() == [65535, 32768, 0, 0]
+    assert to_array(raw, Form(8, 1, window=(-200, 600)))[0, :, 0].tolist() == [65535, 24576, 16384, 0]
+
+
+@pytest.mark.parametrize("window", [None, (0, 0), (5, 1)])
+def test_values_in_no_known_range_need_a_window(window: Any, tmp_path: Path) -> None:
+    raw = Volume(write_nifti(tmp_path / "a.nii", np.full((2, 2, 2), 7, np.int16), window=window)).image(0, AXIAL)
+    assert raw.window is None
+    with pytest.raises(ValueError, match=r"its values from 7 to 7 are black and white: set dataset\.window"):
+        to_array(raw, AS_IT_SAYS)
+
+
+def test_floats_from_0_to_1_need_none(tmp_path: Path) -> None:
+    volume = np.array([0, 0.5, 1], np.float32).reshape(3, 1, 1)
+    raw = Volume(write_nifti(tmp_path / "a.nii", volume)).image(0, AXIAL)
+    assert to_array(raw, AS_IT_SAYS)[0, :, 0].tolist() == [65535, 32768, 0]
+    raw = Volume(write_nifti(tmp_path / "a.nii", volume * 2)).image(0, AXIAL)
+    with pytest.raises(ValueError, match=r"0\.0 to 2\.0 do not lie in \[0, 1\]: set dataset\.window"):
+        to_array(raw, AS_IT_SAYS)
+
+
+# Which slices
 
 
 @pytest.mark.parametrize(
     ("option", "slices", "numbers"),
     [
-        (None, Slices(2), [0, 1, 2, 3, 4, 5]),
-        ("axial", Slices(2), [0, 1, 2, 3, 4, 5]),
-        ("coronal", Slices(1), [0, 1, 2, 3, 4]),
-        ("sagittal", Slices(0), [0, 1, 2, 3]),
-        (["axial", 1, 6, 2], Slices(2, 1, 6, 2), [1, 3, 5]),
-        (["coronal", -2], Slices(1, -2), [3, 4]),
+        (None, Slices(AXIAL), [0, 1, 2, 3, 4]),
+        ("axial", Slices(AXIAL), [0, 1, 2, 3, 4]),
+        ("coronal", Slices(CORONAL), [0, 1, 2, 3]),
+        ("sagittal", Slices(SAGITTAL), [0, 1, 2]),
+        (["sagittal"], Slices(SAGITTAL), [0, 1, 2]),
+        (["axial", 1], Slices(AXIAL, 1), [1, 2, 3, 4]),
+        (["axial", 1, 4], Slices(AXIAL, 1, 4), [1, 2, 3]),
+        (["axial", 0, 40, 2], Slices(AXIAL, 0, 40, 2), [0, 2, 4]),
+        (["axial", None, -1, None], Slices(AXIAL, None, -1), [0, 1, 2, 3]),
+        (("coronal", -2, None, None), Slices(CORONAL, -2), [2, 3]),
+        (["coronal", 9], Slices(CORONAL, 9), []),
     ],
 )
-def test_which_slices(option: Any, slices: Slices, numbers: list[int], tmp_path: Path) -> None:
+def test_slices_that_are_asked_for(option: Any, slices: Slices, numbers: list[int], tmp_path: Path) -> None:
     assert parse_slices(option) == slices
-    assert slice_numbers(write_nifti(tmp_path / "a.nii", stored_as("PIR"), axes="PIR"), slices) == numbers
+    assert slice_numbers(write_nifti(tmp_path / "a.nii", marked("PIR"), axes="PIR"), slices) == numbers
 
 
 @pytest.mark.parametrize(
-    "option", ["top", 3, ["axial", 0, 1, 0], ["axial", "a"], ["axial", 1, 2, 3, 4], [1, 2], [["axial"]]]
-)
+    "option",
+    ["transverse", "Axial", "", 2, 0, False, [], [2], ["axial", "40"], ["axial", 1.5], ["axial", True],
+     ["axial", 0, 10, 0], ["axial", 0, 10, 1, 1], [["axial"]], {"axis": "axial"}],
+)  # fmt: skip
 def test_slices_that_are_none(option: Any) -> None:
-    with pytest.raises(UserError, match=r"dataset\.slices .* takes axial, coronal or sagittal, or .* got"):
+    message = r"^dataset\.slices \(or out_dataset\.slices\) takes axial, coronal or sagittal.*\[axial,40,120,2\], got "
+    with pytest.raises(UserError, match=message):
         parse_slices(option)
 
 
-def test_a_compressed_volume_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [write_nifti(tmp_path / f"{name}.nii.gz", marked_volume()) for name in "ab"]
-    read: list[Path] = []
-
-    class Counted(Volume):
-        def __init__(self, path: Path) -> None:
-            read.append(path)
-            super().__init__(path)
-
-    monkeypatch.setattr(readers, "Volume", Counted)
-    images = ImageFiles(places(paths, Slices(2)))
-    assert len([images[i] for i in range(len(images))]) == 12
-    assert read == paths
+# What cannot be read
 
 
-def test_places_name_volume_and_slice(tmp_path: Path) -> None:
-    path = write_nifti(tmp_path / "a.nii.gz", marked_volume())
-    assert [str(place) for place in places([path], Slices(0, 2))] == [f"{path}#2", f"{path}#3"]
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
-def test_more_than_three_dimensions(tmp_path: Path) -> None:
-    single = write_nifti(tmp_path / "a.nii", marked_volume()[..., None])
-    assert Volume(single).image(4, 2).values.shape == (5, 4)
-    with pytest.raises(ValueError, match=r"shape \(4, 5, 6, 2\): only volumes of three dimensions"):
-        Volume(write_nifti(tmp_path / "b.nii", np.zeros((*SHAPE, 2), np.int16)))
+def without_orientation(path: Path) -> Path:
+    """A header whose first two axes run the same way."""
+    image: Any = nibabel.load(write_nifti(path, np.zeros((2, 2, 2), np.int16)))
+    image.header.set_sform(np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), code=1)
+    path.write_bytes(image.header.binaryblock + b"\0" * 20)
+    return path
 
 
-def test_a_broken_volume_has_one_place_whose_image_tells_the_reason(tmp_path: Path) -> None:
-    path = tmp_path / "a.nii.gz"
-    path.write_bytes(b"no volume")
-    images = ImageFiles(places([path]))
-    assert len(images) == 1
-    with pytest.raises(Exception, match=r"a\.nii\.gz"):
-        images[0]
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda path: write_nifti(path, np.zeros((2, 2, 2, 3), np.int16)),
+            r"shape \(2, 2, 2, 3\): only volumes of thr",
+        ),
+        (lambda path: write_nifti(path, np.zeros((2, 2), np.int16)), r"shape \(2, 2\): only volumes of three"),
+        (lambda path: write_nifti(path, np.zeros((2, 2, 2), np.complex64)), "type complex64, not plain numbers"),
+        (without_orientation, r"does not say which way its axes run \(the affine cannot be inverted\)"),
+        (lambda path: written(path, b""), "Empty file"),
+        (lambda path: written(path, b"Dear colleague, " * 50), "Cannot work out file type"),
+        (lambda path: written(path, write_nifti(path, marked("RAS")).read_bytes()[:300]), "Cannot work out file type"),
+    ],
+)
+def test_what_is_no_volume_is_told(make: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.nii")
+    for read in (Volume, lambda path: slice_numbers(path, Slices())):
+        with pytest.raises(Exception, match=reason) as error:
+            read(path)
+        assert not isinstance(error.value, UserError)  # it is the file that is wrong, not what was asked for
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_volume_that_is_cut_off(suffix: str, tmp_path: Path) -> None:
+    """Its header is whole."""
+    path = write_nifti(tmp_path / f"a{suffix}", np.random.default_rng(0).integers(0, 999, (9, 9, 9)).astype(np.int16))
+    path.write_bytes(path.read_bytes()[:-500])
+    assert slice_numbers(path, Slices()) == list(range(9))
+    with pytest.raises((ValueError, OSError, EOFError)):
+        Volume(path)
+
+
+def test_one_volume_of_four_dimensions_is_a_volume(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", marked("RAS")[..., None])
+    assert slice_numbers(path, Slices()) == [0, 1, 2, 3, 4]
+    assert Volume(path).image(4, AXIAL).values.sum() == 1
 
 
 def test_nibabel_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_nifti(tmp_path / "a.nii", marked_volume())
-    imported = builtins.__import__
+    path = write_nifti(tmp_path / "a.nii", marked("RAS"))
+    load = builtins.__import__
 
-    def without_nibabel(name: str, *arguments: Any, **keywords: Any) -> Any:
+    def without(name: str, *arguments: Any) -> Any:
         if name == "nibabel":
             raise ImportError(name)
-        return imported(name, *arguments, **keywords)
+        return load(name, *arguments)
 
-    monkeypatch.setattr(builtins, "__import__", without_nibabel)
-    with pytest.raises(UserError, match=r"pip install 'advvae\[nifti\]'"):
-        places([path])
-    assert nifti.INSTALL == "pip install 'advvae[nifti]'"
+    monkeypatch.setattr(builtins, "__import__", without)
+    for read in (Volume, lambda path: slice_numbers(path, Slices())):
+        with pytest.raises(UserError, match=r"nibabel, which is not installed: pip install 'advvae\[nifti\]'"):
+            read(path)
+
+
+# Memory
+
+
+def test_a_volume_that_is_not_compressed_stays_on_the_disk(tmp_path: Path) -> None:
+    volume = Volume(write_nifti(tmp_path / "a.nii", marked("LPS"), axes="LPS"))
+    owner = volume.stored
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, np.memmap)
+    assert volume.image(0, AXIAL).values.base is None  # a slice keeps no volume in memory
+
+
+def test_compressed_volumes_are_the_same(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(-999, 999, SHAPE).astype(np.int16)
+    plain, packed = write_nifti(tmp_path / "a.nii", pixels), write_nifti(tmp_path / "a.nii.gz", pixels)
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    for axis in range(3):
+        assert np.array_equal(Volume(plain).image(1, axis).values, Volume(packed).image(1, axis).values)

@@ -23,7 +23,7 @@ from advvae.outlier.detector import Detector
 from advvae.outlier.evidence import Evidence
 from advvae.outlier.screen import screen
 from advvae.outlier.screen_input import ScreenInput
-from tests.data.medical_files import write_deep, write_dicom, write_nifti
+from tests.data.medical_files import PATIENT, write_deep, write_dicom, write_nifti, write_report
 
 Screen = Callable[..., dict[str, Any]]
 
@@ -221,6 +221,67 @@ def test_all_splits_of_an_array_with_what_cannot_be_read(run: Screen, tmp_path: 
     (unreadable,) = read(tmp_path / "run" / "unreadable.csv")
     assert (unreadable["path"], unreadable["index"]) == (f"{place}:train", "1")
     assert "nan" in unreadable["reason"]
+
+
+def scans_of_every_kind(folder: Path) -> Path:
+    """Frames of -1000, 0 and 1000, an inverted image of 500, coronal slices of 150, 300, 450 and 600, a PNG of 250."""
+    frames = np.stack([np.full((12, 8), value, np.uint16) for value in (0, 1000, 2000)])
+    write_dicom(folder / "a.dcm", frames, BitsStored=12, RescaleSlope=1, RescaleIntercept=-1000)
+    write_dicom(folder / "b", np.full((8, 8), 500, np.int16), PhotometricInterpretation="MONOCHROME1")
+    write_nifti(
+        folder / "c.nii.gz", np.ones((8, 4, 8), np.int16) * np.arange(1, 5)[:, None].astype(np.int16), slope=150
+    )
+    write_deep(folder / "d.png", np.full((8, 8), 250, np.uint16))
+    return folder
+
+
+def test_files_of_frames_and_slices_in_a_window(run: Screen, tmp_path: Path) -> None:
+    scans = scans_of_every_kind(tmp_path / "scans")
+    form = Form(8, 1, window=(-1000, 1000), resize="squash")
+    assert run(scans, form=form, slices=["coronal", 1, None])["n"] == 8
+    names = [row["path"] for row in read(tmp_path / "run" / "screen.csv")]
+    files = ["a.dcm#0", "a.dcm#1", "a.dcm#2", "b", "c.nii.gz#1", "c.nii.gz#2", "c.nii.gz#3", "d.png"]
+    assert names == [str(scans / name) for name in files]
+    shares = [0, 1 / 2, 1, 1 / 4, 0.65, 0.725, 0.8, 0.625]
+    assert scores_of(tmp_path / "run") == [round(255 * share) for share in shares]
+
+
+def test_a_single_volume(run: Screen, tmp_path: Path) -> None:
+    path = scans_of_every_kind(tmp_path / "scans") / "c.nii.gz"
+    assert run(path, form=Form(8, 1, window=(0, 600)))["n"] == 8
+    assert [row["path"] for row in read(tmp_path / "run" / "screen.csv")] == [f"{path}#{n}" for n in range(8)]
+
+
+def test_what_needs_a_window_is_listed_without_one(run: Screen, tmp_path: Path) -> None:
+    """Each of the others is shown in the range that its file says: 12 bits, 16 with a sign, 16."""
+    scans = scans_of_every_kind(tmp_path / "scans")
+    result = run(scans, slices="coronal")
+    assert (result["n"], result["n_unreadable"]) == (5, 4)
+    shares = [0, 1000 / 4095, 2000 / 4095, 1 - (500 + 32768) / 65535, 250 / 65535]
+    assert scores_of(tmp_path / "run") == [round(255 * share) for share in shares]
+    rows = read(tmp_path / "run" / "unreadable.csv")
+    assert [Path(row["path"]).name for row in rows] == [f"c.nii.gz#{n}" for n in range(4)]
+    assert all("set dataset.window=[low,high] or dataset.percentiles" in row["reason"] for row in rows)
+
+
+def test_slices_that_are_none_or_that_no_volume_has(run: Screen, tmp_path: Path) -> None:
+    scans = scans_of_every_kind(tmp_path / "scans")
+    with pytest.raises(UserError, match=r"dataset\.slices .* takes axial, coronal or sagittal.*, got transverse"):
+        run(scans, slices="transverse")
+    with pytest.raises(UserError, match=r"input=.*c\.nii\.gz holds no images"):
+        run(scans / "c.nii.gz", slices=["axial", 8])
+
+
+def test_no_patient_is_named(run: Screen, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scans = scans_of_every_kind(tmp_path / "scans")
+    whole = (scans / "b").read_bytes()
+    assert PATIENT.encode() in whole
+    (scans / "b").write_bytes(whole[:-20])
+    write_report(scans / "report.dcm")
+    assert run(scans, form=Form(8, 1, window=(0, 1)))["n_unreadable"] == 2
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert b"Planted" not in written
+    assert "Planted" not in caplog.text
 
 
 def test_unreadable_files_are_listed_and_the_others_scored(
