@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, LeftOut, Listing, present
+from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, Listing, Unused, present
 from advvae.data.masks import MaskFiles, mask_folders, places_of_masks, with_masks
 from advvae.data.nifti import parse_slices
 from advvae.data.readers import SUFFIXES, ImageFiles, image_files, places
@@ -165,7 +165,7 @@ class Folder:
             self.tell(listing.left_out)
         return listing
 
-    def unnamed(self, listing: Listing) -> list[LeftOut]:
+    def unnamed(self, listing: Listing) -> list[Unused]:
         """The images in root that neither the table names nor the folders of splits hold.
 
         Where the table alone is given, what lies beside it may be anything: only folders that it names are looked into.
@@ -173,7 +173,7 @@ class Folder:
         if not self.csv:
             reason = f"only {', '.join(folder.name for folder in self.folders.values())} are used"
             found = self.images_below(self.folder, *self.folders.values()) if self.folders else []
-            return [LeftOut(str(path), reason) for path in found]
+            return [Unused(str(path), reason) for path in found]
         left_out = [Path(item.path) for item in listing.left_out]
         named = {os.path.abspath(path) for path in (*listing.files, *left_out)}
         skipped = []
@@ -181,9 +181,9 @@ class Folder:
             own = {os.path.relpath(path, self.folder).split(os.sep)[0] for path in named}
             skipped = [path for path in self.folder.iterdir() if path.is_dir() and path.name not in own]
         found = self.images_below(self.folder, *skipped)
-        return [LeftOut(str(path), "no row names it") for path in found if os.path.abspath(path) not in named]
+        return [Unused(str(path), "no row names it") for path in found if os.path.abspath(path) not in named]
 
-    def tell(self, left_out: Sequence[LeftOut]) -> None:
+    def tell(self, left_out: Sequence[Unused]) -> None:
         """A line for each reason."""
         for reason, count in Counter(item.reason for item in left_out).items():
             names = [below(item.path, self.folder) for item in left_out if item.reason == reason][:NAMED]

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     mask: Path | None = None
 
 
-class LeftOut(NamedTuple):
+class Unused(NamedTuple):
     """What was found and is not used, why ("as …"), and the official split that would have it; "" = none."""
 
     path: str
@@ -49,7 +49,7 @@ class Listing:
     has_groups: bool = False
     has_masks: bool = False
     multi_label: bool = False
-    left_out: Sequence[LeftOut] = ()
+    left_out: Sequence[Unused] = ()
     notes: Sequence[str] = ()
 
     def of(self, split: str) -> Listing:
@@ -79,10 +79,10 @@ def present(listing: Listing) -> Listing:
     left_out = list(listing.left_out)
     for entry in listing.entries:
         if not entry.path.is_file():
-            left_out.append(LeftOut(str(entry.path), "there is no such file", entry.split))
+            left_out.append(Unused(str(entry.path), "there is no such file", entry.split))
             continue
         if entry.mask is not None and not entry.mask.is_file():
-            left_out.append(LeftOut(str(entry.mask), "there is no such mask", entry.split))
+            left_out.append(Unused(str(entry.mask), "there is no such mask", entry.split))
             entry = entry._replace(mask=None)
         entries.append(entry)
     return replace(listing, entries=entries, left_out=left_out)

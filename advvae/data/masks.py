@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, LeftOut, Listing
+from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, Listing, Unused
 from advvae.data.nifti import Slices
 from advvae.data.readers import SUFFIXES, ImageFiles, Place, image_files, places
 from advvae.data.source import SPLITS
@@ -39,13 +39,13 @@ def with_masks(listing: Listing, root: Path, folder: Path) -> Listing:
     left_out = []
     for file in image_files(folder):
         if masks.setdefault(stem(file, folder), file) is not file:
-            left_out.append(LeftOut(str(file), "another file is the mask of the same image"))
+            left_out.append(Unused(str(file), "another file is the mask of the same image"))
     entries = [entry._replace(mask=first_of(masks, names_of_mask(entry.path, root))) for entry in listing.entries]
     claims = Counter(entry.mask for entry in entries)
     for mask in masks.values():
         if claims[mask] != 1:
             reason = "it may be the mask of several images" if claims[mask] else "it is the mask of no image"
-            left_out.append(LeftOut(str(mask), reason))
+            left_out.append(Unused(str(mask), reason))
     entries = [entry if claims[entry.mask] == 1 else entry._replace(mask=None) for entry in entries]
     return replace(listing, entries=entries, left_out=[*listing.left_out, *left_out])
 
@@ -72,7 +72,7 @@ def stem(file: Path, folder: Path) -> str:
 
 def places_of_masks(
     entries: Sequence[Entry], images: Sequence[Place], slices: Slices
-) -> tuple[list[Place | None], list[LeftOut]]:
+) -> tuple[list[Place | None], list[Unused]]:
     """Where the mask of each image lies, and the masks that have not as many frames as their image.
 
     images: those of the entries' files. slices: which ones of volumes.
@@ -88,7 +88,7 @@ def places_of_masks(
         if len(own) == len(masks):
             found.update(zip(own, masks, strict=True))
         else:
-            left_out.append(LeftOut(str(entry.mask), "it has not as many frames as its image", entry.split))
+            left_out.append(Unused(str(entry.mask), "it has not as many frames as its image", entry.split))
     return [found.get(image) for image in images], left_out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advvae.data.classes import NORMAL
-from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, LeftOut, Listing
+from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, Listing, Unused
 from advvae.data.source import SPLITS
 from advvae.errors import UserError
 
@@ -70,7 +70,7 @@ def listing(file: Path, root: Path, *version: int) -> Listing:
     rows, left_out = distinct(rows, root)
     has_splits = any(row.split for row in rows)
     splits = {row: split_of(row, file) if has_splits else "train" for row in rows}
-    left_out += [LeftOut(os.path.join(root, row.path), WITHOUT_SPLIT) for row in rows if not splits[row]]
+    left_out += [Unused(os.path.join(root, row.path), WITHOUT_SPLIT) for row in rows if not splits[row]]
     rows = [row for row in rows if splits[row]]
     check_groups(rows, splits, file)
     labels, multi_label, notes = labels_of(rows, file)
@@ -97,8 +97,7 @@ def read_rows(file: Path) -> tuple[list[str], list[Row]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             first = lines.readline()
-            headers = {mark: [name.strip().lower() for name in next(csv.reader([first], delimiter=mark), [])]
-                       for mark in DELIMITERS}  # fmt: skip
+            headers = {mark: names_in(first, mark) for mark in DELIMITERS}
             delimiter = max(DELIMITERS, key=lambda mark: ("path" in headers[mark], len(headers[mark])))
             columns = headers[delimiter]
             check_columns(columns, file)
@@ -107,6 +106,10 @@ def read_rows(file: Path) -> tuple[list[str], list[Row]]:
         raise UserError(f"{file} is not UTF-8: save it as such (a spreadsheet calls it CSV UTF-8)") from None
     except (OSError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as a CSV file ({error}): check dataset.csv") from None
+
+
+def names_in(header: str, delimiter: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
 
 
 def check_columns(columns: list[str], file: Path) -> None:
@@ -130,16 +133,16 @@ def rows_of(lines: Iterator[list[str]], columns: list[str], file: Path) -> Itera
             yield Row(number, *("" if place is None else cells[place].strip() for place in places))
 
 
-def distinct(rows: list[Row], root: Path) -> tuple[list[Row], list[LeftOut]]:
+def distinct(rows: list[Row], root: Path) -> tuple[list[Row], list[Unused]]:
     """The first row of each file, and what the others are left out for."""
     first: dict[str, Row] = {}
     left_out = []
     for row in rows:
         place = os.path.normpath(os.path.join(root, row.path))
         if not row.path:
-            left_out.append(LeftOut(f"row {row.number}", WITHOUT_PATH))
+            left_out.append(Unused(f"row {row.number}", WITHOUT_PATH))
         elif (before := first.setdefault(place, row)) is not row:
-            left_out.append(LeftOut(place, REPEATED if row[2:] == before[2:] else CONTRADICTED))
+            left_out.append(Unused(place, REPEATED if row[2:] == before[2:] else CONTRADICTED))
     return list(first.values()), left_out
 
 

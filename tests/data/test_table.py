@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from advvae.data.listing import LeftOut, Listing
+from advvae.data.listing import Listing, Unused
 from advvae.data.table import CONTRADICTED, REPEATED, WITHOUT_PATH, WITHOUT_SPLIT, read_table
 from advvae.errors import UserError
 
@@ -112,7 +112,7 @@ def test_without_any_split_all_rows_are_training_images_to_cut(tmp_path: Path) -
 def test_rows_without_a_split_among_others_are_left_out(tmp_path: Path) -> None:
     listing = read(tmp_path, "path,split", "a,", "b,train")
     assert [entry.path.name for entry in listing.entries] == ["b"]
-    assert listing.left_out == [LeftOut(str(tmp_path / "a"), WITHOUT_SPLIT)]
+    assert listing.left_out == [Unused(str(tmp_path / "a"), WITHOUT_SPLIT)]
 
 
 def test_unknown_split(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_the_first_row_of_a_path_counts(tmp_path: Path) -> None:
     listing = read(tmp_path, "path,label", "a/b,x", "a/b,x", "c,x", "a/../a/b,y", f"{tmp_path}/c,x", ",x")
     assert [(entry.path.name, entry.labels) for entry in listing.entries] == [("b", ("x",)), ("c", ("x",))]
     assert listing.left_out == [
-        LeftOut(str(tmp_path / "a/b"), REPEATED),
-        LeftOut(str(tmp_path / "a/b"), CONTRADICTED),
-        LeftOut(str(tmp_path / "c"), REPEATED),
-        LeftOut("row 7", WITHOUT_PATH),
+        Unused(str(tmp_path / "a/b"), REPEATED),
+        Unused(str(tmp_path / "a/b"), CONTRADICTED),
+        Unused(str(tmp_path / "c"), REPEATED),
+        Unused("row 7", WITHOUT_PATH),
     ]
 
 
