@@ -113,6 +113,10 @@ def _check_choices(config: Config) -> None:
         raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
     if config.mode == "matrix" and len(set(config.datasets)) < max(2, len(config.datasets)):
         raise UserError("mode=matrix needs two or more different sets, as in datasets=[mnist,fashionmnist]")
+    if config.mode == "matrix":
+        for name in ("keep_classes", "drop_classes"):
+            if config.dataset[name]:
+                raise UserError(f"mode=matrix takes all classes of its sets: leave out dataset.{name}")
     if shifts := [name for name in config.datasets if shift_names(name)]:
         raise UserError(f"datasets={_shown(config.datasets)}: {shifts[0]} is no set that a network can be trained on")
     if len(set(config.then)) < len(config.then):

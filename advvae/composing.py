@@ -67,6 +67,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     if config.resume and in_sweep:  # it names the sweep, or auto found it
         config = replace(config, resume=str(folder) if runs.can_go_on(folder) else None)
     check(config)
+    _check_out_dataset(config, hydra_config)
     _check_scores(config)
     if config.resume == "auto":  # decided when the folder was
         found = runs.can_go_on(folder)
@@ -191,6 +192,20 @@ def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         if isinstance(values.get(name), str) and values[name]:
             values[name] = str(Path(values[name]).expanduser().absolute())
+
+
+def _check_out_dataset(config: Config, hydra_config: Any) -> None:
+    """Refuse keys of an outlier set that is not scored: they would not count."""
+    name = config.out_dataset["name"]
+    if "outlier" not in config.modes or name in config.outlier_sets:
+        return
+    overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
+    for key in (override.key_or_group for override in overrides):
+        if key.startswith("out_dataset."):
+            scored = ", ".join(config.outlier_sets)
+            raise UserError(
+                f"{key} is of out_dataset={name}, but scored are {scored}: type the out_dataset that is meant"
+            )
 
 
 def _check_scores(config: Config) -> None:

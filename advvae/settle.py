@@ -125,6 +125,7 @@ def _with_run_values(config: Config, loaded: "Checkpoint", typed: set[str]) -> C
         values["dataset"]["channels"] = run["dataset"]["channels"]
     settled = replace(config, **values)
     _check_fixed(settled, loaded, run)
+    _check_window(settled, run, typed, ("percentiles",))
     return settled
 
 
@@ -147,6 +148,14 @@ def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any]) -> N
                 f"size={complete.size} ends in a map of {final_size} px, but {loaded.path} was trained with one of "
                 f"{run['final_size']} px: set size="
             )
+
+
+def _check_window(config: Config, run: dict[str, Any], typed: set[str], keys: tuple[str, ...]) -> None:
+    """Refuse to read images otherwise than the networks learnt to, by keys that would not count or come half-way."""
+    for key in keys:
+        wanted, had = config.dataset.get(key), run["dataset"].get(key)
+        if f"dataset.{key}" in typed and wanted != had:
+            raise UserError(f"dataset.{key} is {wanted} here, but the run was trained with {had}: train a new one")
 
 
 def _check_same_images(config: Config, discriminator: "Checkpoint") -> None:
@@ -183,6 +192,7 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
             f"dataset is {settled.dataset['name']} here, but {folder} was trained on {run['dataset']['name']}"
         )
     _check_fixed(settled, checkpoint, run)
+    _check_window(settled, run, typed, ("percentiles", "window"))
     check(settled)
     return Settled(_complete(settled), checkpoint)
 

@@ -9,6 +9,7 @@ import torch
 from advvae.audit import Audit, Overlap, audit_words, read_audit, write_audit
 from advvae.data import Split
 from advvae.data.duplicates import NEAR, nearest, patterns
+from advvae.matrix_report import matrix_rows
 
 CPU = torch.device("cpu")
 
@@ -139,3 +140,16 @@ def test_words_name_the_pairs_and_the_comparison() -> None:
         "For comparison: of the 8 test images of a, 1 equal one of its own training images, 2 more nearly do.",
     ]
     assert audit_words([Overlap("a", "b", 9, 8, 7, None, 0, 0, 0, 0, 0, 0, "")]).startswith("No set has an image")
+
+
+def test_the_groups_of_a_matrix_are_those_of_inliers_and_outliers() -> None:
+    """Set a has 8 test images of 3 patients, set b 7 of 2; each row has those of its inliers first."""
+    values = {"auroc": 0.9, "auroc_low": 0.8, "auroc_high": 1.0}
+    measured = {
+        inliers: {"ranked_by": "loss", "sets": {outliers: {"n_in": n_in, "n_out": n_out, "scores": {"loss": values}}}}
+        for inliers, outliers, n_in, n_out in (("a", "b", 8, 7), ("b", "a", 7, 8))
+    }
+    sizes = {"a": (8, 3), "b": (7, 2)}
+    pairs = {(i, o): Overlap(i, o, 9, sizes[i][0], *sizes[o], 0, 0, 0, 0, 0, 0, "") for i in sizes for o in sizes}
+    rows = matrix_rows(measured, pairs)
+    assert [(row["n_in_groups"], row["n_out_groups"]) for row in rows] == [(3, 2), (2, 3)]

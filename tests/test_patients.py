@@ -174,3 +174,43 @@ def test_a_run_whose_window_was_taken_from_percentiles_goes_on(deep_scans: Comma
     assert (again.status, again.folder, len(deep_scans.runs())) == (0, train.folder, 1)
     other = deep_scans("mode=train", *WINDOWED[:-1], "dataset.window=[1000,1200]", *TINY, "n_epochs=2", "resume=auto")
     assert (other.status, len(deep_scans.runs())) == (0, 2)
+
+
+def test_screened_files_of_another_unit_are_told(deep_scans: Command) -> None:
+    train = deep_scans("mode=train", *WINDOWED, *TINY)
+    assert train.status == 0, train.errors
+    Image.fromarray(np.full((9, 9), 200, np.uint8)).save(deep_scans.cwd / "export.png")
+    screen = ("mode=screen", "dataset=folder", "tracker=none", *FEW)
+    result = deep_scans(*screen, "input=export.png")
+    assert "100 % of the values of input=" in result.output + result.errors
+    result = deep_scans(*screen, "input=images")
+    assert "of the values of input=" not in result.output + result.errors
+
+
+def test_what_a_trained_network_was_shown_cannot_be_typed_anew(deep_scans: Command) -> None:
+    train = deep_scans("mode=train", *WINDOWED, *TINY)
+    result = deep_scans("mode=test", "dataset=folder", "dataset.percentiles=[40,60]", "tracker=none")
+    assert result.status == 1
+    assert "dataset.percentiles is [40, 60] here, but the run was trained with [1, 99]" in result.message
+    window = ("dataset.window=[0,4095]", "n_epochs=2", "tracker=none")
+    result = deep_scans("mode=train", f"resume={train.folder}", "dataset=folder", *window)
+    assert result.status == 1
+    assert "dataset.window is [0, 4095] here" in result.message
+
+
+@pytest.mark.parametrize("out_dataset", ["", "out_dataset=folder"])
+def test_classes_of_a_set_among_several_count_or_are_refused(deep_scans: Command, out_dataset: str) -> None:
+    deep_scans("mode=train", *WINDOWED, *TINY)
+    typed = ("out_datasets=[folder,digits]", "out_dataset.drop_classes=[normal]", *filter(None, [out_dataset]))
+    result = deep_scans("mode=outlier", "dataset=folder", *typed, "tracker=none", *FEW)
+    assert result.status == (0 if out_dataset else 1)
+    if not out_dataset:
+        assert "out_dataset.drop_classes is of out_dataset=fashionmnist" in result.message
+        return
+    assert json.loads((result.folder / "metrics.json").read_text())["sets"]["folder"]["duplicates"] == 0
+
+
+def test_a_matrix_of_some_classes_is_refused(advvae: Command) -> None:
+    result = advvae("mode=matrix", "datasets=[digits,photos]", "dataset.keep_classes=[1]", *TINY)
+    assert (result.status, advvae.runs()) == (1, [])
+    assert "mode=matrix takes all classes of its sets: leave out dataset.keep_classes" in result.message

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from advvae.errors import UserError
 
 PREFIXES = ("", *(f"{split}_" for split in SPLITS))
 BESIDE_IMAGES = ("labels", "groups", "masks")
+GROUPS = tuple(f"{split}_groups" for split in SPLITS)
 LABELS = tuple(f"{prefix}labels" for prefix in PREFIXES)
 LARGEST = 65535  # number of a class
 KEYS = "<split>_images with <split> = train, val or test, or images"
@@ -65,6 +67,7 @@ class Array:
             labels = {key: arrays[key] for key in arrays if key in LABELS}
             groups, masks = arrays.get(f"{prefix}groups"), arrays.get(f"{prefix}masks")
             lonely = keys_without_images(arrays)
+            check_groups({key: arrays[key] for key in arrays if key in GROUPS}, str(self.file))
         if lonely:
             raise UserError(f"{self.file}: has {', '.join(lonely)}, but no images by that name: rename or remove them")
         check_shape(images, f"{self.file}: {prefix}images")
@@ -117,6 +120,15 @@ class Rows(Sequence[np.ndarray]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.images[index]
+
+
+def check_groups(groups: Mapping[str, np.ndarray], what: str) -> None:
+    """Raises UserError for a group that is in two splits; groups: by key of the file."""
+    names = {key: set(to_groups(values, f"{what}: {key}").tolist()) for key, values in groups.items()}
+    for first, second in combinations(names, 2):
+        if shared := names[first] & names[second]:
+            torn = f"{len(shared)} groups are in {first} and in {second}"
+            raise UserError(f"{what}: {torn}: no patient may be in two splits")
 
 
 def check_shape(images: np.ndarray, what: str) -> None:

@@ -80,6 +80,9 @@ def listing(file: Path, root: Path, *version: int) -> Listing:
     ]
     if not entries:
         raise UserError(f"{file} lists no images: it needs a row for each, with its file in the column path")
+    if "group" not in columns and (unread := ", ".join(name for name in columns if name and name not in COLUMNS)):
+        without = "it has no column group, so that each file is taken for a patient of its own"
+        notes.append(f"{without}; columns that are not read: {unread}")
     if alone := sum(not row.group for row in rows) if "group" in columns else 0:
         notes.append(f"{alone} of {len(rows)} images have no group: each of these is a group of its own")
     return Listing(

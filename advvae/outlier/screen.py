@@ -86,6 +86,10 @@ def screen(
             files = map_files(seeing, folder / "maps", form.size, batch_size=batch_size, device=device)
             also.append(stack.enter_context(files))
         screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv", also)
+    if form.window is not None and images.n_ends > images.n_values / 2:
+        low, high = form.window
+        told = "%.0f %% of the values of input=%s are black or white by the window [%g,%g]: are they in its unit?"
+        logger.warning(told, 100 * images.n_ends / images.n_values, source_path, low, high)
     if images.unreadable:
         _tell_unreadable(images.unreadable, folder / "unreadable.csv")
     _draw_most_outlying(screened.most_outlying, seeing, device, by, folder / "most_outlying.png")

@@ -52,6 +52,7 @@ class ScreenInput:
 
     Attributes:
         unreadable: grows as chunks are read.
+        n_values, n_ends: values read so far, and how many of them are black or white.
 
     Raises:
         UserError: nothing is there, or nothing that could be an image; no such slices; a package is missing.
@@ -61,6 +62,7 @@ class ScreenInput:
         self.path = path
         self.form = form
         self.unreadable: list[Unreadable] = []
+        self.n_values = self.n_ends = 0
         self._sets = _image_sets(path.expanduser(), parse_slices(slices))
         if not any(images.n for images in self._sets):
             raise UserError(f"input={path} holds no images")
@@ -91,6 +93,8 @@ class ScreenInput:
                 self.unreadable.append(Unreadable(place, one_line(error)))
                 continue
             read.append(place)
+            self.n_values += array.size
+            self.n_ends += int(np.count_nonzero((array == 0) | (array == np.iinfo(array.dtype).max)))
             yield array
 
     def _split(self, places: Sequence[Place], parts: Sequence[np.ndarray]) -> Split:

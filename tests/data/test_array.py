@@ -226,3 +226,12 @@ def test_a_window_makes_any_numbers_pixels(dtype: str, tmp_path: Path) -> None:
     source = Array(str(tmp_path / "a.npy"))
     split = load_split(source, "train", name="array", size=9, channels=1, window=(-1000.0, 1000.0), data_dir=tmp_path)
     assert split.images[0, 0, 0, :5].tolist() == [0, 0, 32768, 65535, 65535]
+
+
+def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
+    ours, theirs = np.arange(20) // 2, np.array([8, 9, 10])  # 0 to 9; 8 and 9 are in both
+    file = tmp_path / "a.npz"
+    np.savez(file, train_images=IMAGES[:20], test_images=IMAGES[:3], train_groups=ours, test_groups=theirs)
+    told = "2 groups are in train_groups and in test_groups: no patient may be in two splits"
+    with pytest.raises(UserError, match=told):
+        load_split(Array(str(file)), "test", name="array", size=9, channels=1, data_dir=tmp_path)

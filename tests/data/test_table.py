@@ -181,3 +181,10 @@ def test_other_encodings(tmp_path: Path) -> None:
 def test_a_changed_table_is_read_again(tmp_path: Path) -> None:
     assert len(read(tmp_path, "path", "a").entries) == 1
     assert len(read(tmp_path, "path", "a", "b").entries) == 2
+
+
+def test_patients_under_another_name_are_told(tmp_path: Path) -> None:
+    told = "it has no column group, so that each file is taken for a patient of its own"
+    assert list(read(tmp_path, "path", "a").notes) == []
+    assert list(read(tmp_path, "path,patient_id", "a,x").notes) == [f"{told}; columns that are not read: patient_id"]
+    assert list(read(tmp_path, "path,group,age", "a,x,3").notes) == []

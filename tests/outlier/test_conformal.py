@@ -184,3 +184,9 @@ def test_exchanging_single_images_gives_the_interval_of_theory() -> None:
     calibration, inliers = random.normal(size=199), random.normal(size=300)
     found = exchanged_interval(calibration, inliers, 0.05, np.arange(199), None)
     assert found == pytest.approx(false_alarm_interval(300, 199, 0.05), abs=3)
+
+
+def test_scores_that_tie_raise_no_alarm_whichever_groups_change_sides() -> None:
+    """All images score the same, so that p is 1 for each of them."""
+    same = np.ones(40)
+    assert exchanged_interval(same, same, 0.05, np.arange(40) // 2, np.arange(40) // 2) == (0, 0)

@@ -472,3 +472,12 @@ def test_an_overlay_outlines_the_mask_outside_it(tmp_path: Path, monkeypatch: py
     assert row[:, [32, 33, 74, 75]].eq(0).all()
     assert row[:, 40].tolist() == [round(0.6 * 102 + 0.4 * colour) for colour in (0, 0, 3)]  # the map's darkest
     assert covered[0, :, 49, 49].tolist() == [round(0.6 * 102 + 0.4 * colour) for colour in (252, 254, 164)]
+
+
+def test_inliers_are_drawn_by_patient() -> None:
+    """Each inlier twice, as one patient's, is each inlier once: a draw that took images would have other intervals."""
+    once = random_images(12, seed=0, lesions=0)
+    outliers = marked(random_images(9, seed=1).errors, np.ones((9, *once.errors.shape[1:]), bool))
+    twice = marked(once.errors.repeat(2, 0), once.masks.repeat(2, 0), np.arange(12).repeat(2))
+    for metric in ("auroc", "aupro"):  # Dice counts pixels
+        assert interval(localise(twice, outliers), metric) == pytest.approx(interval(localise(once, outliers), metric))
