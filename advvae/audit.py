@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from advvae.data import Split
 from advvae.data.duplicates import NEAR, image_digests, nearest, patterns
-from advvae.files import replacing
+from advvae.files import write_csv
 
 WITHOUT_NUMBERS = (
     "The files of these sets carry no patient numbers: their patients are known to be the same, but cannot be matched "
@@ -80,7 +80,7 @@ class Audit:
             n_train=len(self.splits["train"]),
             n_test=len(self.splits["test"]),
             n_out=len(outliers),
-            n_out_groups=None if outliers.groups is None else len(set(outliers.groups.tolist())),
+            n_out_groups=outliers.n_groups,
             **{f"equal_{name}": int(found.sum()) for name, found in equal.items()},
             **{f"near_{name}": int(found.sum()) for name, found in near.items()},
             duplicates=int(any_equal.sum()),
@@ -91,10 +91,7 @@ class Audit:
 
 def write_audit(path: Path, overlaps: Sequence[Overlap]) -> None:
     """Write audit.csv, a row per pair of sets."""
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Overlap)])
-        table.writeheader()
-        table.writerows(asdict(overlap) for overlap in overlaps)
+    write_csv(path, [field.name for field in fields(Overlap)], map(astuple, overlaps))
 
 
 def read_audit(path: Path) -> list[Overlap]:

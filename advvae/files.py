@@ -1,8 +1,9 @@
 """Writing files so that a reader never sees half of one."""
 
+import csv
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,3 +42,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what kept it from being written may keep it from being looked for
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def csv_table(path: Path, columns: Iterable[str]) -> Iterator[Callable[[Iterable[Iterable[object]]], object]]:
+    """A CSV file written as in `replacing`: the function given adds the rows that it is called with."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        yield table.writerows
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file whose rows are all there."""
+    with csv_table(path, columns) as add:
+        add(rows)

@@ -1,6 +1,5 @@
 """The tables and pictures of `mode=matrix`."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from advvae.audit import Overlap, audit_words
 from advvae.figures import heat_map
-from advvae.files import replacing
+from advvae.files import replacing, write_csv
 
 SAME_PATIENTS, SAME_IMAGES = "‡", "§"  # marks of pairs of sets
 MEANINGS = {SAME_PATIENTS: "same patients", SAME_IMAGES: "some outliers are, or nearly are, images of the inliers' set"}
@@ -31,10 +30,7 @@ def write_matrix(folder: Path, measured: Mapping[str, dict[str, Any]], overlaps:
     """
     pairs = {(overlap.dataset, overlap.out_dataset): overlap for overlap in overlaps}
     rows = matrix_rows(measured, pairs)
-    with replacing(folder / "matrix.csv") as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(folder / "matrix.csv", COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     sets, ranked_by = list(measured), next(iter(measured.values()))["ranked_by"]
     marks = np.array([[_mark(pairs.get((inliers, outliers))) for outliers in sets] for inliers in sets])
     for score in dict.fromkeys(row["score"] for row in rows):

@@ -6,7 +6,6 @@ A sweep's folder holds a run folder for each job. Importing this module is cheap
 """
 
 import contextlib
-import csv
 import math
 import shlex
 import statistics
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from advvae import sweep_resume
 from advvae.errors import UserError
-from advvae.files import replacing
+from advvae.files import csv_table, replacing
 from advvae.sweep_rows import Row, gather, job_folders, measured, seed_rows, swept_keys, varied_keys
 
 
@@ -102,14 +101,12 @@ class SweepCallback:
 def _write_table(rows: list[Row], swept: list[str], path: Path) -> None:
     names = dict.fromkeys(name for row in rows for name in row["metrics"])  # in order of first appearance
     head = ["job", *swept, "overrides", "status", "error", "seconds"]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow([*head, *names])
+    with csv_table(path, [*head, *names]) as add:
         for row in rows:
             values = [row["overrides"].get(key) for key in swept]
             metrics = [row["metrics"].get(name) for name in names]
             known = [shlex.join(row["typed"]), row["status"], row["error"], row["seconds"]]
-            table.writerow([row["job"], *values, *known, *metrics])
+            add([[row["job"], *values, *known, *metrics]])
 
 
 def _score_table(rows: list[Row], swept: list[str], metric: str) -> list[tuple[str, ...]]:

@@ -20,7 +20,7 @@ from advvae.config import Config
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
-from advvae.files import replacing
+from advvae.files import write_csv
 from advvae.game import TERMS, draw_noise, make_players, play_step, terms_played
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
@@ -285,10 +285,7 @@ class MetricsTable:
         if keep_until > 0 and path.is_file():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= keep_until]
-        with replacing(path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(path, self.COLUMNS, ([row.get(name) for name in self.COLUMNS] for row in rows))
 
     def append(self, row: dict[str, Any]) -> None:
         """Add an epoch. A column that does not apply stays empty."""

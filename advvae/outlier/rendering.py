@@ -1,12 +1,11 @@
 """Tables as files: CSV for programs, Markdown for reading, LaTeX for papers."""
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from advvae.files import replacing
+from advvae.files import replacing, write_csv
 
 BELOW_CHANCE = "†"
 LATEX_HEAD = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
@@ -20,15 +19,10 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """No file where there are no rows."""
-    rows = list(rows)
-    if not rows:
-        return
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def write_named(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV file of rows that all have the same columns; no file where there are no rows."""
+    if rows := list(rows):
+        write_csv(path, rows[0], (row.values() for row in rows))
 
 
 def write_text(folder: Path, tables: Iterable[Table]) -> None:

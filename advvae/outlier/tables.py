@@ -6,7 +6,7 @@ from typing import Any
 
 from advvae.outlier.conformal import FalseAlarms
 from advvae.outlier.labels import LabelEvaluation
-from advvae.outlier.rendering import BELOW_CHANCE, Table, write_csv, write_text
+from advvae.outlier.rendering import BELOW_CHANCE, Table, write_named, write_text
 from advvae.outlier.statistics import METRICS, UNDEFINED, Evaluation, below_chance, best_baseline_words, compare
 
 HEADINGS = dict(
@@ -45,11 +45,11 @@ def write_tables(
         headline: the score that images are ranked by; None = the first.
     """
     duplicates, alarms, labels, controls = duplicates or {}, alarms or {}, labels or {}, controls or {}
-    write_csv(folder / "results.csv", result_rows(evaluations, baselines, duplicates))
-    write_csv(folder / "comparisons.csv", _comparison_rows(evaluations))
-    write_csv(folder / "labels.csv", _label_rows(labels))
-    write_csv(folder / "controls.csv", _control_rows(controls))
-    write_csv(folder / "alarms.csv", ({"score": score, **vars(alarm)} for score, alarm in alarms.items()))
+    write_named(folder / "results.csv", result_rows(evaluations, baselines, duplicates))
+    write_named(folder / "comparisons.csv", _comparison_rows(evaluations))
+    write_named(folder / "labels.csv", _label_rows(labels))
+    write_named(folder / "controls.csv", _control_rows(controls))
+    write_named(folder / "alarms.csv", ({"score": score, **vars(alarm)} for score, alarm in alarms.items()))
     tables = [_set_table(name, evaluation, baselines, duplicates) for name, evaluation in evaluations.items()]
     if len(evaluations) > 1:
         tables.insert(0, _overview(evaluations, baselines))
@@ -88,8 +88,8 @@ def cell(values: Mapping[str, float | str], metric: str) -> str:
 
 def _overview(evaluations: Mapping[str, Evaluation], baselines: Collection[str]) -> Table:
     """AUROC alone, a column per set."""
-    n_in = next(_count(e.n_in, e.n_in_groups) for e in evaluations.values())
-    n_out = ", ".join(f"{_count(e.n_out, e.n_out_groups)} of {name}" for name, e in evaluations.items())
+    n_in = next(counted(e.n_in, e.n_in_groups) for e in evaluations.values())
+    n_out = ", ".join(f"{counted(e.n_out, e.n_out_groups)} of {name}" for name, e in evaluations.items())
     scores = list(next(iter(evaluations.values())).metrics)
     columns = [[cell(e.metrics[score], "auroc") + _mark(e, score) for score in scores] for e in evaluations.values()]
     columns = [_bold(column, max) for column in columns]
@@ -111,7 +111,7 @@ def _set_table(name: str, evaluation: Evaluation, baselines: Collection[str], du
 
 
 def _caption(name: str, evaluation: Evaluation, baselines: Collection[str], duplicates: Mapping[str, int]) -> str:
-    n_in, n_out = _count(evaluation.n_in, evaluation.n_in_groups), _count(evaluation.n_out, evaluation.n_out_groups)
+    n_in, n_out = counted(evaluation.n_in, evaluation.n_in_groups), counted(evaluation.n_out, evaluation.n_out_groups)
     sentences = [f"{name}: n_in = {n_in}, n_out = {n_out}, with 95 % bootstrap intervals."]
     if duplicates.get(name):
         share = duplicates[name] / evaluation.n_out
@@ -137,13 +137,13 @@ def _label_table(
     best = [max(scores, key=evaluation.auroc) for scores in (others, trivial) if scores]
     caption = (
         f"{name}: AUROC of the images of each label against all n_in = "
-        f"{_count(evaluation.n_in, evaluation.n_in_groups)} inliers, with 95 % bootstrap intervals. An image of "
+        f"{counted(evaluation.n_in, evaluation.n_in_groups)} inliers, with 95 % bootstrap intervals. An image of "
         f"several labels counts under each. {headline} is the score that images are ranked by"
     )
     caption += f"; best of the others over the whole set: {', '.join(best)}." if best else "."
     shown = [headline, *best]
     rows = [
-        [label, _count(found.n, found.n_groups), *(cell(found.metrics[score], "auroc") for score in shown)]
+        [label, counted(found.n, found.n_groups), *(cell(found.metrics[score], "auroc") for score in shown)]
         for label, found in labels.items()
     ]
     return Table(caption, ["label", "n", *_names(shown, baselines)], rows)
@@ -161,8 +161,8 @@ def _pixel_table(pixels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table
         caption += f" Outliers that are left out: {told}."
     rows = [
         [
-            *(name, kind, _count(values["n_in"], values.get("n_in_groups"))),
-            *(_count(values["n_images"], values.get("n_groups")), f"{values['n_regions']:,}"),
+            *(name, kind, counted(values["n_in"], values.get("n_in_groups"))),
+            *(counted(values["n_images"], values.get("n_groups")), f"{values['n_regions']:,}"),
             *(cell(values, metric) for metric in ("auroc", "aupro", "dice")),
             f"{values['threshold']:.4g}",
         ]
@@ -178,8 +178,8 @@ def _alarm_table(alarms: Mapping[str, FalseAlarms]) -> Table:
     by_groups = first.n_calibrate_groups is not None or first.n_groups is not None
     caption = (
         f"False alarms at alpha = {first.alpha:g}, thresholds from "
-        f"{_count(first.n_calibrate, first.n_calibrate_groups)} validation images: how many of "
-        f"{_count(first.n, first.n_groups)} inliers are flagged, and the central 95 % of that count if "
+        f"{counted(first.n_calibrate, first.n_calibrate_groups)} validation images: how many of "
+        f"{counted(first.n, first.n_groups)} inliers are flagged, and the central 95 % of that count if "
         f"{'their groups' if by_groups else 'they'} are exchangeable with those."
     )
     if by_groups:
@@ -246,7 +246,8 @@ def _bold(cells: list[str], best: Callable[..., float]) -> list[str]:
     return [f"**{text}**" if text != UNDEFINED and float(text.split()[0]) == best(values) else text for text in cells]
 
 
-def _count(n: int, groups: int | None) -> str:
+def counted(n: int, groups: int | None) -> str:
+    """A number of images, and of their groups; None = they have none."""
     return f"{n:,}" if groups is None else f"{n:,} ({groups:,} group{'s' * (groups != 1)})"
 
 
