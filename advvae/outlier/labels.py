@@ -40,6 +40,8 @@ def auroc_by_label(
         labels: of each outlier; several are joined by ";" and each counts, "" is none.
         in_groups, out_groups: (n_in,) and (n_out,), such as the patient of each image: draws then take whole groups.
         draws: at most; fewer of very many images (`bootstrap.affordable`).
+
+    Raises ValueError for a score that is NaN, as `evaluate_scores` does.
     """
     n_in, rows = len(next(iter(inliers.values()))), _rows_by_label(labels)
     in_numbers = group_numbers(in_groups, n_in)
@@ -79,7 +81,7 @@ def _rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
     """The outliers of each label, sorted by its name."""
     rows: dict[str, list[int]] = {}
     for row, joined in enumerate(labels):
-        for label in filter(None, joined.split(";")):
+        for label in filter(None, dict.fromkeys(joined.split(";"))):
             rows.setdefault(label, []).append(row)
     return dict(sorted(rows.items()))
 
@@ -88,6 +90,8 @@ class _Standing:
     """Where each outlier (n_out,) stands among the inliers (n_in,) by one score."""
 
     def __init__(self, inliers: np.ndarray, outliers: np.ndarray) -> None:
+        if np.isnan(inliers).any() or np.isnan(outliers).any():
+            raise ValueError("scores hold NaN")  # which NumPy sorts as the largest of all
         self.order = np.argsort(inliers)
         self.below, self.up_to = (np.searchsorted(inliers[self.order], outliers, side) for side in ("left", "right"))
 

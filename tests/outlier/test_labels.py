@@ -28,6 +28,23 @@ def test_auroc_by_hand() -> None:
     assert table["owl"].metrics["s"]["auroc"] == UNDEFINED
 
 
+def test_a_label_that_an_image_names_twice_counts_once() -> None:
+    inliers, outliers = ({"s": np.array(values)} for values in ([0.0, 2.0], [1.0, 3.0]))
+    twice, once = (auroc_by_label(inliers, outliers, labels) for labels in (["a;a", "a;b;a"], ["a", "b;a"]))
+    assert twice == once
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_score_that_is_no_number_is_refused(place: int) -> None:
+    """Not counted as the most outlying: `evaluate_scores` takes none either."""
+    inliers, outliers = {"s": np.array([0.0, 2.0, 1.0])}, {"s": np.array([1.0, 3.0, 2.0])}
+    (inliers, outliers)[place]["s"][1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        auroc_by_label(inliers, outliers, ["cat", "cat", "dog"])
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_scores(inliers, outliers)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_values_and_intervals_are_those_of_the_label_alone(grouped: bool) -> None:
     """An image of two labels counts under each; a patient, too."""
