@@ -56,20 +56,16 @@ def find_outliers(
     Args:
         train: the split that the networks were trained on, for the control of what they memorised.
         groups: near, far and the like -> names of outlier sets that are also averaged by themselves.
-        alpha: share of normal images that a threshold may flag.
-        seed: draws the bootstrap.
+        alpha: share of normal images that a threshold may flag. seed: draws the bootstrap.
         crop: side of the crops that the networks were trained on; None = whole images.
         maps: write the error maps of all images too.
 
-    Returns:
-        `n_in`, `n_out`, `ranked_by` (the score that pictures go by); `scores.<name>`, the mean over the sets of each
-        metric with its interval, with `threshold` and `false_alarm_rate`; `<group>.<name>`, the same over its sets; and
-        `sets.<set>.{n_in,n_out,duplicates,scores.<name>}`, with masks `sets.<set>.pixels.<map>`. Where images have
-        groups, `n_in_groups` and `n_out_groups` stand beside the numbers of images.
+    Returns what `metrics.json` says: see `_metrics`.
 
     Raises:
         UserError: a score gives something else than one finite number per image; a file cannot be written.
     """
+    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
     score = partial(
         detector.score, networks, objective, batch_size=batch_size, device=device, num_workers=num_workers, crop=crop
     )
@@ -79,23 +75,13 @@ def find_outliers(
     report.draw_plots(known, sets, found.evaluations, found.alarms, folder, seed)
     seeing = reconstructing(networks, crop, asked=maps or any(split.masks is not None for split in outliers))
     report.draw_extremes(seeing, device, detector.headline, known, sets, folder)
-    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
     pixels = {} if seeing is None else report_pixels(seeing, inliers, outliers, folder, seed=seed, **reading)
     if maps and seeing is not None:
         report_maps(seeing, inliers, outliers, folder / "maps", **reading)
-    write_tables(
-        folder,
-        found.evaluations | found.averages | ({MEAN: found.mean} if len(sets) > 1 else {}),
-        baselines=BASELINES,
-        duplicates=found.shared,
-        alarms=found.alarms,
-        labels={scored.name: _by_label(known, scored, seed) for scored in sets if _has_labels(scored.split)},
-        controls=_controls(score, known, train, seed),
-        pixels=pixels,
-        headline=detector.headline,
-    )
+    labels = {scored.name: _by_label(known, scored, seed) for scored in sets if _has_labels(scored.split)}
+    _write_tables(folder, found, labels, _controls(score, known, train, seed), pixels, detector.headline)
     report.tell(found.evaluations, found.shared)
-    return {**_counts(found.mean), "ranked_by": detector.headline, **_metrics(found, pixels)}
+    return _metrics(found, labels, pixels, detector.headline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,15 +124,52 @@ def _measure(
     )
 
 
-def _metrics(found: Findings, pixels: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.json` says of the scores, over all sets, over groups of them, and set by set."""
+def _write_tables(
+    folder: Path,
+    found: Findings,
+    labels: Mapping[str, Mapping[str, LabelEvaluation]],
+    controls: Mapping[str, Evaluation],
+    pixels: Mapping[str, Any],
+    headline: str,
+) -> None:
+    write_tables(
+        folder,
+        found.evaluations | found.averages | ({MEAN: found.mean} if len(found.evaluations) > 1 else {}),
+        baselines=BASELINES,
+        duplicates=found.shared,
+        alarms=found.alarms,
+        labels=labels,
+        controls=controls,
+        pixels=pixels,
+        headline=headline,
+    )
+
+
+def _metrics(
+    found: Findings,
+    labels: Mapping[str, Mapping[str, LabelEvaluation]],
+    pixels: Mapping[str, Any],
+    headline: str,
+) -> dict[str, Any]:
+    """What `metrics.json` says of the scores, over all sets, over groups of them, and set by set.
+
+    `n_in`, `n_out`, `ranked_by` (the score that pictures go by); `scores.<name>`, the mean over the sets of each metric
+    with its interval, with `threshold` and `false_alarm_rate`; `<group>.<name>`, the same over its sets; and
+    `sets.<set>.{n_in,n_out,duplicates,scores.<name>}`, with labels `sets.<set>.labels.<label>.{n,scores.<name>}`, with
+    masks `sets.<set>.pixels.<map>`. Where images have groups, `n_in_groups`, `n_out_groups` and `n_groups` stand beside
+    the numbers of images.
+    """
     sets = {
         name: {**_counts(evaluation), "duplicates": found.shared[name], "scores": evaluation.metrics}
         for name, evaluation in found.evaluations.items()
     }
+    for name, by_label in labels.items():
+        sets[name]["labels"] = {label: _label_metrics(evaluation) for label, evaluation in by_label.items()}
     for name, by_map in pixels.items():
         sets[name]["pixels"] = by_map
     return {
+        **_counts(found.mean),
+        "ranked_by": headline,
         "scores": {name: values | _decision(found.alarms[name]) for name, values in found.mean.metrics.items()},
         **{name: average.metrics for name, average in found.averages.items()},
         "sets": sets,
@@ -157,6 +180,11 @@ def _counts(evaluation: Evaluation) -> dict[str, int]:
     """Numbers of images, and of their groups where they have some."""
     names = ("n_in", "n_out", "n_in_groups", "n_out_groups")
     return {name: count for name in names if (count := getattr(evaluation, name)) is not None}
+
+
+def _label_metrics(evaluation: LabelEvaluation) -> dict[str, Any]:
+    n_groups = {} if evaluation.n_groups is None else {"n_groups": evaluation.n_groups}
+    return {"n": evaluation.n, **n_groups, "scores": evaluation.metrics}
 
 
 def _evaluated(inliers: Scored, outliers: Scored, seed: int) -> Evaluation:

@@ -20,8 +20,9 @@ from functools import cached_property
 
 import numpy as np
 
+from advvae.errors import UserError
 from advvae.outlier.bootstrap import affordable, drawn_counts, group_numbers
-from advvae.outlier.statistics import DRAWS, INLIERS, OUTLIERS, interval
+from advvae.outlier.statistics import DRAWS, INLIERS, OUTLIERS, UNDEFINED, interval
 
 METRICS = ("auroc", "aupro", "dice")
 FALSE_POSITIVE_RATE = 0.3  # up to which AUPRO goes
@@ -36,11 +37,24 @@ class Marked:
 
     errors: (n, H, W) float32. masks: (n, H, W) bool, True = anomalous.
     groups: (n,), such as the patient of each image; None = each image is one by itself.
+
+    Raises UserError for errors that are not finite.
     """
 
     errors: np.ndarray
     masks: np.ndarray
     groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if n := int((~np.isfinite(self.errors)).any((1, 2)).sum()):
+            raise UserError(
+                f"error maps: {n} of {len(self.errors)} are not finite: train again, or leave out the masks"
+            )
+
+    @cached_property
+    def group_numbers(self) -> np.ndarray:
+        """The group of each image as a number, (n,) 0 ... n_groups - 1."""
+        return group_numbers(self.groups, len(self.errors))
 
     @cached_property
     def region_shares(self) -> list[np.ndarray]:
@@ -68,7 +82,8 @@ class Localisation:
     """How well one kind of error map finds what is anomalous.
 
     metrics: each of METRICS with its `<metric>_low` and `<metric>_high`, "undefined" with fewer than two images, or
-        groups, on a side; `threshold`, the error that gives the best Dice.
+        groups, on a side, and with no normal pixel `auroc` and `aupro` too; `threshold`, the error that gives the best
+        Dice.
     counts: `n_in` inliers, `n_images` outliers, `n_regions`; with groups `n_in_groups`, `n_groups` of the outliers.
     aurocs, dices: (n,) of each of the outliers by itself, the Dice at `threshold`; NaN without an anomalous pixel.
     """
@@ -93,13 +108,13 @@ def localise(inliers: Marked, outliers: Marked, seed: int = 0) -> Localisation:
     metrics: dict[str, float | str] = {}
     for metric, value, drawn in zip(METRICS, pixel_metrics(curve).tolist(), draws, strict=True):
         low, high = interval(drawn)
-        metrics |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        metrics |= {metric: UNDEFINED if np.isnan(value) else value, f"{metric}_low": low, f"{metric}_high": high}
     metrics["threshold"] = threshold
     return Localisation(metrics, _counts(inliers, outliers), *_by_image(outliers, threshold))
 
 
 def pixel_metrics(curves: np.ndarray) -> np.ndarray:
-    """`METRICS` (3, ...) of curves (..., 3, bins); NaN where no pixel is anomalous."""
+    """`METRICS` (3, ...) of curves (..., 3, bins); NaN where no pixel is anomalous, or none normal."""
     with np.errstate(invalid="ignore"):
         normal, anomalous, regions = np.moveaxis(_reached(curves) / curves.sum(-1, keepdims=True), -2, 0)
         auroc = _area(normal, anomalous, 1)
@@ -158,7 +173,7 @@ def _spread(anomalous: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _draws(inliers: Marked, outliers: Marked, thresholds: np.ndarray, seed: int) -> np.ndarray:
     """`METRICS` in each bootstrap draw, (3, draws); NaN with fewer than two images or groups on a side."""
-    in_groups, out_groups = (group_numbers(side.groups, len(side.errors)) for side in (inliers, outliers))
+    in_groups, out_groups = inliers.group_numbers, outliers.group_numbers
     draws = affordable(DRAWS, len(in_groups) + len(out_groups))
     if min(in_groups.max(), out_groups.max()) < 1:
         return np.full((len(METRICS), draws), np.nan)
@@ -181,9 +196,9 @@ def _curves(side: Marked, thresholds: np.ndarray) -> np.ndarray:
 
 def _counts(inliers: Marked, outliers: Marked) -> dict[str, int]:
     counts = {"n_in": len(inliers.errors), "n_images": len(outliers.errors)}
-    for name, groups in (("n_in_groups", inliers.groups), ("n_groups", outliers.groups)):
-        if groups is not None:
-            counts[name] = len(np.unique(groups))
+    for name, side in (("n_in_groups", inliers), ("n_groups", outliers)):
+        if side.groups is not None:
+            counts[name] = int(side.group_numbers.max()) + 1
     return counts | {"n_regions": inliers.n_regions + outliers.n_regions}
 
 

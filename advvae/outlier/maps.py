@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from advvae.data import Split
+from advvae.errors import UserError
 from advvae.figures import save_image
-from advvae.files import disk_errors_told, replacing
+from advvae.files import disk_errors_told, replacing, write_csv
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 
@@ -43,10 +44,18 @@ def pixel_errors(images: torch.Tensor, reconstructions: torch.Tensor) -> dict[st
 def maps_of(
     networks: AdversarialVAE, split: Split, *, batch_size: int, device: Device, num_workers: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`pixel_errors` of all images at the posterior mean, in their order, batch by batch."""
+    """`pixel_errors` of all images at the posterior mean, in their order, batch by batch.
+
+    Raises UserError where they are not finite.
+    """
     for images in split.batches(batch_size, device, num_workers=num_workers):
         with evaluation(networks, device):  # left before each yield: its settings are everybody's
             reconstructions = networks.reconstruct(images)
+        if not reconstructions.isfinite().all():
+            raise UserError(
+                f"error maps: some reconstructions of {split.name} {split.split} are not finite: train again, or "
+                "leave out maps=true and masks"
+            )
         yield pixel_errors(images, reconstructions)
 
 
@@ -80,39 +89,39 @@ def map_files(
     batch_size: int,
     device: Device,
     num_workers: int = 0,
-    numbers: Sequence[int] | None = None,
-) -> Iterator[Callable[[Split], None]]:
-    """Write the error maps of all images that the function given is called with.
+) -> Iterator[Callable[[Split, Sequence[str]], None]]:
+    """Write the error maps of all images that the function given is called with, and the names of their pictures.
 
-    `difference.npy` and `smoothed.npy` hold them, (n, side, side) float32, in this order. `<map>/<number>.png` are
-    pictures of each, pixel by pixel, in one scale per map: `scale.json` says which errors are black and brightest.
-
-    Args:
-        numbers: of the pictures; None = from 0.
+    `difference.npy` and `smoothed.npy` hold them, (n, side, side) float32, in this order. `<map>/<name>.png` are
+    pictures of each, pixel by pixel, in one scale per map: `scale.json` says which errors are black and brightest,
+    `pictures.csv` which row of the arrays each picture is.
 
     Raises:
-        UserError: they cannot be written, as on a full disk.
+        UserError: they cannot be written, as on a full disk, or are not finite.
     """
+    names: list[str] = []
     with ExitStack() as stack:
-        arrays = {name: stack.enter_context(_growing_array(folder / f"{name}.npy", side)) for name in MAPS}
+        arrays = {kind: stack.enter_context(_growing_array(folder / f"{kind}.npy", side)) for kind in MAPS}
 
-        def add(split: Split) -> None:
+        def add(split: Split, own_names: Sequence[str]) -> None:
+            names.extend(own_names)
             for maps in maps_of(networks, split, batch_size=batch_size, device=device, num_workers=num_workers):
-                for name, append in arrays.items():
-                    append(maps[name])
+                for kind, append in arrays.items():
+                    append(maps[kind])
 
         yield add
     with disk_errors_told(str(folder)):
-        scale = {name: {"black": 0, "brightest": _draw_maps(folder, name, numbers)} for name in MAPS}
+        scale = {kind: {"black": 0, "brightest": _draw_maps(folder, kind, names)} for kind in MAPS}
         (folder / "scale.json").write_text(json.dumps(scale, indent=2) + "\n")
+    write_csv(folder / "pictures.csv", ["row", "picture"], ([row, f"{name}.png"] for row, name in enumerate(names)))
 
 
-def _draw_maps(folder: Path, name: str, numbers: Sequence[int] | None) -> float:
+def _draw_maps(folder: Path, kind: str, names: Sequence[str]) -> float:
     """Draw each map of an array; returns the largest error, which is the brightest."""
-    maps = np.load(folder / f"{name}.npy", mmap_mode="r")
+    maps = np.load(folder / f"{kind}.npy", mmap_mode="r")
     largest = float(maps.max())
-    for number, one in zip(numbers or range(len(maps)), maps, strict=True):
-        save_image(coloured(one[None], largest)[0], folder / name / f"{number:05}.png")
+    for name, one in zip(names, maps, strict=True):
+        save_image(coloured(one[None], largest)[0], folder / kind / f"{name}.png")
     return largest
 
 

@@ -1,6 +1,5 @@
 """What a run of `mode=outlier` says of the pixels of images with masks: metrics, a row per image, overlays."""
 
-import csv
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ import numpy as np
 import torch
 
 from advvae.data import Split
-from advvae.files import replacing
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device
 from advvae.outlier.localisation import Localisation, Marked, localise
 from advvae.outlier.maps import MAPS, ErrorMaps, map_files, maps_of
 from advvae.outlier.overlay import overlays
+from advvae.outlier.rendering import write_named
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +65,16 @@ def report_pixels(
     make_maps = partial(maps_of, networks, batch_size=batch_size, device=device, num_workers=num_workers)
     normal = _mapped(_at_most(inliers, seed), make_maps)
     measured, rows = {}, []
+    with_groups = any(used.groups is not None for _, used in masked)
     for split, used in masked:
         marked = _mapped(used, make_maps)
         found = {kind: localise(normal.marked(kind), marked.marked(kind), seed) for kind in MAPS}
         left_out = {"n_left_out": len(split) - len(used)}
         measured[split.name] = {kind: own.metrics | own.counts | left_out for kind, own in found.items()}
-        rows += _rows(marked, found)
+        rows += _rows(marked, found, with_groups)
         path = folder / ("overlays.png" if len(masked) == 1 else f"overlays/{split.name}.png")
         _draw(marked, found[SHOWN_MAP].dices, path)
-    _write(rows, folder / "pixels.csv")
+    write_named(folder / "pixels.csv", rows)
     return measured
 
 
@@ -100,9 +100,8 @@ def report_maps(
             batch_size=batch_size,
             device=device,
             num_workers=num_workers,
-            numbers=split.rows.tolist(),
         ) as add:
-            add(split)
+            add(split, [f"{index:05}" for index in split.rows.tolist()])
 
 
 def _usable(split: Split, seed: int) -> Split | None:
@@ -146,16 +145,18 @@ def _mapped(split: Split, make_maps: Callable[[Split], Iterable[ErrorMaps]]) -> 
     return Mapped(split, _anomalous(split), {kind: np.concatenate([batch[kind] for batch in batches]) for kind in MAPS})
 
 
-def _rows(marked: Mapped, found: Mapping[str, Localisation]) -> list[dict[str, Any]]:
-    """A row of pixels.csv per image; what is undefined is empty."""
+def _rows(marked: Mapped, found: Mapping[str, Localisation], with_groups: bool) -> list[dict[str, Any]]:
+    """A row of pixels.csv per image; what is undefined, or not known, is empty."""
     split = marked.split
     columns: dict[str, Sequence[Any]] = {
         "source": [split.name] * len(split),
         "split": [split.split] * len(split),
         "index": split.rows.tolist(),
         "path": [""] * len(split) if split.paths is None else split.paths,
-        "anomalous_pixels": marked.masks.sum((1, 2)).tolist(),
     }
+    if with_groups:
+        columns["group"] = [""] * len(split) if split.groups is None else split.groups.tolist()
+    columns["anomalous_pixels"] = marked.masks.sum((1, 2)).tolist()
     for kind, own in found.items():
         for metric, values in (("auroc", own.aurocs), ("dice", own.dices)):
             columns[f"{kind}_{metric}"] = ["" if np.isnan(value) else value for value in values.tolist()]
@@ -171,10 +172,3 @@ def _draw(marked: Mapped, dices: np.ndarray, path: Path) -> None:
     captions = [f"{index}: Dice {dices[i]:.3f}" for i, index in zip(shown, chosen.rows.tolist(), strict=True)]
     title = f"{chosen.name}: images in which the smoothed error map finds the mask best, and worst"
     overlays(images, marked.masks[shown], marked.maps[SHOWN_MAP][shown], captions, path, title)
-
-
-def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

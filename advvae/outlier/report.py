@@ -1,6 +1,5 @@
 """What a run of `mode=outlier` leaves behind: a row per image, plots, error maps, and words."""
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 
 from advvae.data import Split
 from advvae.figures import image_grid
-from advvae.files import replacing
+from advvae.files import csv_table
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier import pictures
@@ -28,7 +27,14 @@ from advvae.outlier.statistics import (
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("is_outlier", "source", "split", "index", "path", "label")  # of scores.csv, before one column per score
+COLUMNS = (
+    "is_outlier",
+    "source",
+    "split",
+    "index",
+    "path",
+    "label",
+)  # of scores.csv; then `group` where there are some, and a column per score
 SHOWN = 16  # worst misses, and worst false alarms, that are drawn
 
 
@@ -53,17 +59,19 @@ def write_scores(path: Path, inliers: Scored, outliers: Sequence[Scored]) -> Non
     """Write a row per image: of the inliers with is_outlier 0, of the outlier sets with 1.
 
     `index` is the image's row in the official split that it comes from (train, where `split` was cut from that);
-    numbers keep their full precision.
+    `group` is a column where the images of some set have groups; numbers keep their full precision.
     """
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *inliers.scores])
+    with_groups = any(scored.split.groups is not None for scored in (inliers, *outliers))
+    with csv_table(path, [*COLUMNS, *(["group"] if with_groups else []), *inliers.scores]) as add:
         for is_outlier, scored in [(0, inliers), *((1, scored) for scored in outliers)]:
             split = scored.split
-            paths = [""] * len(split) if split.paths is None else split.paths
+            unknown = [""] * len(split)
+            known = [split.rows.tolist(), split.paths or unknown, split.label_names()]
+            if with_groups:
+                known.append(unknown if split.groups is None else split.groups.tolist())
             numbers = (scored.scores[name].tolist() for name in inliers.scores)
-            columns = (split.rows.tolist(), paths, split.label_names(), *numbers)
-            writer.writerows([is_outlier, split.name, split.split, *row] for row in zip(*columns, strict=True))
+            rows = zip(*known, *numbers, strict=True)
+            add([is_outlier, split.name, split.split, *row] for row in rows)
 
 
 def draw_plots(

@@ -1,6 +1,5 @@
 """`mode=screen`: say of a user's own images which do not belong to the training distribution."""
 
-import csv
 import heapq
 import logging
 import math
@@ -20,14 +19,14 @@ from advvae.data import Split
 from advvae.data.source import Form
 from advvae.errors import UserError
 from advvae.figures import image_grid
-from advvae.files import replacing
+from advvae.files import csv_table, write_csv
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier.detector import Detector
 from advvae.outlier.maps import map_files, reconstructing
 from advvae.outlier.pictures import error_maps, screen_histogram
-from advvae.outlier.screen_input import Place, ScreenInput, Unreadable
+from advvae.outlier.screen_input import Place, ScreenInput
 from advvae.progress import watched
 
 logger = logging.getLogger(__name__)
@@ -62,49 +61,29 @@ def screen(
         slices: which ones of NIfTI volumes, as `dataset.slices`.
         alpha: share of normal images that may be flagged.
         crop: side of the crops that the networks were trained on; None = whole images.
-        maps: write the error maps of all images too, into `maps/`, in the order of screen.csv.
+        maps: write the error maps of all images too, into `maps/`: arrays in the order of screen.csv, and pictures that
+            are named by its `index`, in a folder for each split of an array that has several.
 
-    Returns:
-        `n` scored, `n_unreadable`, `n_calibrate` normal images that the thresholds follow from (`n_calibrate_groups`
-        where they have groups), `alpha`, and `thresholds.<score>`, `flagged.<score>` (images above it), both None where
-        these are too few.
+    Returns what `metrics.json` says: see `_metrics`.
 
     Raises:
         UserError: there is no such input, or no image in it that can be read; a file cannot be written.
     """
     images = ScreenInput(source_path, form, slices)
     thresholds = {name: detector.threshold(name, alpha) for name in detector.names}
-    by = detector.headline
-    calibration, n_groups = detector.calibration[by], detector.n_calibrate_groups
-    if thresholds[by] is None:
+    if thresholds[detector.headline] is None:
         _tell_uncalibrated(detector, alpha)
     score = partial(detector.score, networks, objective, batch_size=batch_size, device=device, crop=crop)
     seeing = reconstructing(networks, crop, asked=maps)
     with ExitStack() as stack:
-        also: list[Callable[[Split], None]] = []
+        add_maps = None
         if maps and seeing is not None:
             files = map_files(seeing, folder / "maps", form.size, batch_size=batch_size, device=device)
-            also.append(stack.enter_context(files))
-        screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv", also)
-    if form.window is not None and images.n_ends > images.n_values / 2:
-        low, high = form.window
-        told = "%.0f %% of the values of input=%s are black or white by the window [%g,%g]: are they in its unit?"
-        logger.warning(told, 100 * images.n_ends / images.n_values, source_path, low, high)
-    if images.unreadable:
-        _tell_unreadable(images.unreadable, folder / "unreadable.csv")
-    _draw_most_outlying(screened.most_outlying, seeing, device, by, folder / "most_outlying.png")
-    if len(calibration):
-        scores, path = np.concatenate(screened.ranking), folder / "histogram.png"
-        screen_histogram(calibration, scores, thresholds[by], by, path, n_groups)
-    return {
-        "n": sum(map(len, screened.ranking)),
-        "n_unreadable": len(images.unreadable),
-        "n_calibrate": len(calibration),
-        **({} if n_groups is None else {"n_calibrate_groups": n_groups}),
-        "alpha": alpha,
-        "thresholds": thresholds,
-        "flagged": screened.flagged,
-    }
+            add_maps = stack.enter_context(files)
+        screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv", add_maps)
+    _tell_input(images, folder)
+    _draw(screened, seeing, device, detector, thresholds, folder)
+    return _metrics(screened, images, detector, thresholds, alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,26 +132,25 @@ def _screen_all(
     score: Callable[[Split], dict[str, np.ndarray]],
     thresholds: Mapping[str, float | None],
     path: Path,
-    also: Sequence[Callable[[Split], None]],
+    add_maps: Callable[[Split, Sequence[str]], None] | None,
 ) -> Screened:
     """Score and judge chunk by chunk, and write each image's row of screen.csv to `path`.
 
-    also: what is called with each chunk as well.
+    add_maps: takes each chunk, and the names of its pictures; None = no maps are wanted.
     """
     flagged: Counter[str] = Counter()
     ranking: list[np.ndarray] = []
     most_outlying: list[Outlying] = []
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "index", *(name + end for name in thresholds for end in ("", "_p", "_flag"))])
+    named = [name + end for name in thresholds for end in ("", "_p", "_flag")]
+    with csv_table(path, ["path", "index", *named]) as add_rows:
         for places, chunk in watched(images.chunks(), f"screening {images.path.name}", images.n_chunks):
             scores = score(chunk)
             judged = {name: _judge(detector, name, scores[name], thresholds[name]) for name in thresholds}
             columns = [column for verdict in judged.values() for column in verdict.columns()]
-            writer.writerows([p.path, p.index, *numbers] for p, *numbers in zip(places, *columns, strict=True))
+            add_rows([p.path, p.index, *numbers] for p, *numbers in zip(places, *columns, strict=True))
             flagged.update({name: int(j.flags.sum()) for name, j in judged.items() if j.flags is not None})
-            for look_at in also:
-                look_at(chunk)
+            if add_maps:
+                add_maps(chunk, [place.picture for place in places])
             ranking.append(scores[detector.headline])
             most_outlying += _most_outlying(places, chunk, judged[detector.headline])
             most_outlying = heapq.nlargest(SHOWN, most_outlying, key=lambda image: image.score)
@@ -181,6 +159,40 @@ def _screen_all(
             raise UserError(f"input={images.path}: none of its images can be read; {first.place}: {first.reason}")
     counts = {name: None if value is None else flagged[name] for name, value in thresholds.items()}
     return Screened(counts, ranking, most_outlying)
+
+
+def _draw(
+    screened: Screened,
+    networks: AdversarialVAE | None,
+    device: Device,
+    detector: Detector,
+    thresholds: Mapping[str, float | None],
+    folder: Path,
+) -> None:
+    by = detector.headline
+    _draw_most_outlying(screened.most_outlying, networks, device, by, folder / "most_outlying.png")
+    if len(detector.calibration[by]):
+        scores, path = np.concatenate(screened.ranking), folder / "histogram.png"
+        screen_histogram(detector.calibration[by], scores, thresholds[by], by, path, detector.n_calibrate_groups)
+
+
+def _metrics(
+    screened: Screened, images: ScreenInput, detector: Detector, thresholds: Mapping[str, float | None], alpha: float
+) -> dict[str, Any]:
+    """`n` scored, `n_unreadable`, `n_calibrate` normal images that the thresholds follow from (`n_calibrate_groups`
+    where they have groups), `alpha`, and `thresholds.<score>`, `flagged.<score>` (images above it), both None where
+    these are too few.
+    """
+    n_groups = detector.n_calibrate_groups
+    return {
+        "n": sum(map(len, screened.ranking)),
+        "n_unreadable": len(images.unreadable),
+        "n_calibrate": len(detector.calibration[detector.headline]),
+        **({} if n_groups is None else {"n_calibrate_groups": n_groups}),
+        "alpha": alpha,
+        "thresholds": dict(thresholds),
+        "flagged": screened.flagged,
+    }
 
 
 def _judge(detector: Detector, name: str, scores: np.ndarray, threshold: float | None) -> Judged:
@@ -220,12 +232,17 @@ def _tell_uncalibrated(detector: Detector, alpha: float) -> None:
     logger.warning(told, alpha, math.ceil(1 / alpha) - 1, unit, n)
 
 
-def _tell_unreadable(unreadable: Sequence[Unreadable], path: Path) -> None:
-    """List them in a file, and the first of them in the log."""
-    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "index", "reason"])
-        writer.writerows([image.place.path, image.place.index, image.reason] for image in unreadable)
-    for image in unreadable[:TOLD]:
+def _tell_input(images: ScreenInput, folder: Path) -> None:
+    """Say where most values lie outside the window, and which images cannot be read; a file lists all of these."""
+    if images.form.window is not None and images.n_ends > images.n_values / 2:
+        low, high = images.form.window
+        told = "%.0f %% of the values of input=%s are black or white by the window [%g,%g]: are they in its unit?"
+        logger.warning(told, 100 * images.n_ends / images.n_values, images.path, low, high)
+    if not images.unreadable:
+        return
+    path = folder / "unreadable.csv"
+    rows = ([image.place.path, image.place.index, image.reason] for image in images.unreadable)
+    write_csv(path, ["path", "index", "reason"], rows)
+    for image in images.unreadable[:TOLD]:
         logger.warning(f"{image.place.path} [{image.place.index}] cannot be read: {image.reason}")
-    logger.warning(f"images that cannot be read: {len(unreadable)}, listed in {path}; the others are scored")
+    logger.warning(f"images that cannot be read: {len(images.unreadable)}, listed in {path}; the others are scored")

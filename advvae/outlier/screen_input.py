@@ -26,10 +26,17 @@ class Place:
     """Where an image comes from: its file and its number among all in the folder, or an array's file and row there.
 
     path: with the frame or slice, where a file holds several, as in "scans/a.nii.gz#17".
+    split: of an array's file that holds several, each of which numbers its own images; "" = there is one numbering.
     """
 
     path: str
     index: int
+    split: str = ""
+
+    @property
+    def picture(self) -> str:
+        """The name of a picture of the image, below a folder: its number, in a folder for each split."""
+        return f"{self.split}/{self.index:05}" if self.split else f"{self.index:05}"
 
     def __str__(self) -> str:
         return f"{Path(self.path).name} [{self.index}]"
@@ -142,8 +149,10 @@ def _image_sets(path: Path, slices: Slices) -> list[ImageSet]:
 
 def _array_images(array: Array, split: str) -> ImageSet:
     """The images of a split; where there are several, its name joins the file's."""
-    path = f"{array.file}:{split}" if len(array.splits) > 1 else str(array.file)
-    return ImageSet(_count(array, split), partial(Place, path), lambda: array.read(split, Path()).images)
+    several = len(array.splits) > 1
+    path = f"{array.file}:{split}" if several else str(array.file)
+    place = partial(Place, path, split=split if several else "")
+    return ImageSet(_count(array, split), place, lambda: array.read(split, Path()).images)
 
 
 def _count(array: Array, split: str) -> int:

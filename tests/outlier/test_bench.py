@@ -115,6 +115,31 @@ def test_the_csv_identifies_every_image(find: Callable, make_split: SplitMaker, 
     ]
 
 
+def test_the_csv_names_groups_where_there_are_some(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
+    sick = replace(make_split(2, seed=1, name="sick"), groups=np.array(["p", "q"]))
+    find(make_split(3), sick, make_split(2, seed=2, name="other"))
+    rows = read(tmp_path / "scores.csv")
+    assert list(rows[0])[:8] == ["is_outlier", "source", "split", "index", "path", "label", "group", "loss"]
+    assert [row["group"] for row in rows] == ["", "", "", "p", "q", "", ""]
+
+
+def test_metrics_tell_each_label(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
+    """As labels.csv does; a set without labels, or a shift, has none."""
+    sick = replace(make_split(8, seed=1, name="sick"), groups=np.arange(8) // 3)
+    plain = replace(make_split(6, seed=2, name="plain"), labels=np.full(6, -1))
+    sets = find(make_split(12), sick, plain, shifted(make_split(12), "hflip", seed=0))["sets"]
+    assert [name for name in sets if "labels" in sets[name]] == ["sick"]
+    assert {label: (found["n"], found["n_groups"]) for label, found in sets["sick"]["labels"].items()} == {
+        "even": (4, 3),
+        "odd": (4, 3),
+    }
+    for row in read(tmp_path / "labels.csv"):
+        values = sets["sick"]["labels"][row["label"]]["scores"][row["score"]]
+        assert [str(value) for value in values.values()] == [row[name] for name in values]
+        assert list(values) == ["auroc", "auroc_low", "auroc_high"]
+    assert "n_groups" not in find(make_split(12), make_split(6, seed=1))["sets"]["toy"]["labels"]["odd"]
+
+
 def test_metrics_can_be_computed_again_from_the_csv(find: Callable, make_split: SplitMaker, tmp_path: Path) -> None:
     result = find(make_split(40), make_split(30, seed=1, darkest=100))
     rows = read(tmp_path / "scores.csv")

@@ -152,6 +152,20 @@ def test_errors_that_differ_by_one_bit_are_told_apart() -> None:
     assert localise(marked(np.full((1, 2, 2), 0.1), np.zeros((1, 2, 2))), outliers).metrics["auroc"] == 1
 
 
+def test_without_a_normal_pixel_only_dice_is_defined() -> None:
+    everything = marked(np.ones((3, 2, 2)), np.ones((3, 2, 2)))
+    found = localise(everything, everything).metrics
+    assert {found[f"{metric}{end}"] for metric in ("auroc", "aupro") for end in ("", "_low", "_high")} == {"undefined"}
+    assert found["dice"] == found["dice_low"] == found["dice_high"] == 1
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_errors_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(UserError, match="error maps: 1 of 3 are not finite: train again"):
+        marked([[[1, 2]], [[value, value]], [[0, 0]]], np.zeros((3, 1, 2)))
+
+
 # Intervals
 
 
@@ -249,6 +263,14 @@ def test_the_map_of_an_image_is_its_own(networks: AdversarialVAE, make_split: Sp
     assert networks.training
 
 
+def test_maps_that_are_not_finite_are_refused(networks: AdversarialVAE, make_split: SplitMaker) -> None:
+    assert networks.encoder is not None
+    with torch.no_grad():
+        next(networks.encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="error maps: some reconstructions of toy test are not finite: train again"):
+        next(maps_of(networks, make_split(3), batch_size=2, device="cpu"))
+
+
 def test_grad_is_on_between_batches_of_maps(networks: AdversarialVAE, make_split: SplitMaker) -> None:
     for _ in maps_of(networks, make_split(4), batch_size=2, device="cpu"):
         assert torch.is_grad_enabled()
@@ -261,8 +283,8 @@ def test_grad_is_on_between_batches_of_maps(networks: AdversarialVAE, make_split
 def test_map_files_hold_all_images_in_order(networks: AdversarialVAE, make_split: SplitMaker, tmp_path: Path) -> None:
     first, second = make_split(3), make_split(12, seed=1)
     with map_files(networks, tmp_path / "maps", 8, batch_size=2, device="cpu") as add:
-        add(first)
-        add(second)
+        add(first, ["a", "b", "c"])
+        add(second, [f"split/{number:05}" for number in range(12)])
     scale = json.loads((tmp_path / "maps" / "scale.json").read_text())
     for name in maps.MAPS:
         array = np.load(tmp_path / "maps" / f"{name}.npy")
@@ -272,8 +294,11 @@ def test_map_files_hold_all_images_in_order(networks: AdversarialVAE, make_split
         assert (array.dtype, array.shape) == (np.float32, (15, 8, 8))
         np.testing.assert_allclose(array, np.concatenate(both), atol=1e-6)
         assert scale[name] == {"black": 0, "brightest": array.max()}
-        pictures = sorted((tmp_path / "maps" / name).iterdir())
-        assert [path.name for path in pictures] == [f"{number:05}.png" for number in range(15)]
+        names = [*(f"{letter}.png" for letter in "abc"), *(f"split/{number:05}.png" for number in range(12))]
+        pictures = [tmp_path / "maps" / name / picture for picture in names]
+        assert sorted((tmp_path / "maps" / name).rglob("*.png")) == pictures
+        listed = [{"row": str(row), "picture": picture} for row, picture in enumerate(names)]
+        assert rows(tmp_path / "maps" / "pictures.csv") == listed
         image, row, column = np.unravel_index(array.argmax(), array.shape)
         pixels = np.asarray(Image.open(pictures[image]))
         assert pixels.shape == (8, 8, 3)
@@ -291,7 +316,7 @@ def test_a_full_disk_is_one_message_and_leaves_no_half_array(
             pytest.raises(UserError, match=r"^cannot write .*\.npy: File too large$"),
             map_files(networks, tmp_path / "maps", 8, batch_size=2, device="cpu") as add,
         ):
-            add(make_split(6))
+            add(make_split(6), list("abcdef"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list((tmp_path / "maps").iterdir())
@@ -308,7 +333,7 @@ def test_a_disk_that_is_full_of_pictures_is_one_message(
         pytest.raises(UserError, match=r"^cannot write .*00000\.png: No space left on device$"),
         map_files(networks, tmp_path, 8, batch_size=2, device="cpu") as add,
     ):
-        add(make_split(6))
+        add(make_split(6), [f"{number:05}" for number in range(6)])
 
 
 # Reports
@@ -358,6 +383,7 @@ def test_only_known_masks_are_used_and_the_others_are_counted(
         ("sick", "2", "a"), ("sick", "4", "c"), ("sick", "5", "d"), ("sick", "7", "f"),
     ]  # fmt: skip
     assert {row["anomalous_pixels"] for row in listed} == {"9"}
+    assert "group" not in listed[0]
     assert (tmp_path / "overlays.png").is_file()
 
 
@@ -427,7 +453,10 @@ def test_several_sets_have_their_rows_and_their_overlays(
     assert list(found) == ["a", "b"]
     assert found["b"]["smoothed"]["n_groups"] == 2
     assert "n_groups" not in found["a"]["smoothed"]
-    assert [row["source"] for row in rows(tmp_path / "pixels.csv")] == ["a"] * 3 + ["b"] * 3
+    listed = rows(tmp_path / "pixels.csv")
+    assert [row["source"] for row in listed] == ["a"] * 3 + ["b"] * 3
+    assert list(listed[0])[:6] == ["source", "split", "index", "path", "group", "anomalous_pixels"]
+    assert [row["group"] for row in listed] == ["", "", "", "p", "p", "q"]
     assert sorted(path.name for path in (tmp_path / "overlays").iterdir()) == ["a.png", "b.png"]
 
 

@@ -525,8 +525,25 @@ def test_maps_are_written_in_the_order_of_the_rows(
         expected = (images - networks.reconstruct(images)).abs()[:, 0] / 2
     np.testing.assert_allclose(np.load(folder / "difference.npy"), expected, atol=1e-6)
     assert np.load(folder / "smoothed.npy").shape == (3, 8, 8)
+    names = [f"{int(row['index']):05}.png" for row in read(tmp_path / "run" / "screen.csv")]
+    assert names == ["00000.png", "00002.png", "00003.png"]
     for name in ("difference", "smoothed"):
-        assert sorted(path.name for path in (folder / name).iterdir()) == ["00000.png", "00001.png", "00002.png"]
+        assert sorted(path.name for path in (folder / name).iterdir()) == names
+    assert [(row["row"], row["picture"]) for row in read(folder / "pictures.csv")] == list(
+        zip("012", names, strict=True)
+    )
+
+
+def test_maps_of_several_splits_do_not_take_each_others_names(run: Screen, tmp_path: Path) -> None:
+    np.savez(tmp_path / "scans.npz", train_images=IMAGES, test_images=IMAGES)
+    run(tmp_path / "scans.npz", maps=True)
+    folder = tmp_path / "run" / "maps"
+    names = ["train/00000.png", "train/00001.png", "test/00000.png", "test/00001.png"]
+    assert [row["picture"] for row in read(folder / "pictures.csv")] == names
+    assert all((folder / "smoothed" / name).is_file() for name in names)
+    np.save(tmp_path / "scans.npy", IMAGES)
+    run(tmp_path / "scans.npy", maps=True)
+    assert [row["picture"] for row in read(folder / "pictures.csv")] == ["00000.png", "00001.png"]
 
 
 def test_maps_are_left_out_where_nothing_is_reconstructed_and_the_log_says_why(
