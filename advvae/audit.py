@@ -117,13 +117,13 @@ def audit_words(overlaps: Sequence[Overlap]) -> str:
                 f"Of the {overlap.n_out:,} test images of {overlap.out_dataset}, {overlap.duplicates:,} equal an image "
                 f"of {overlap.dataset}, {overlap.near_duplicates:,} more nearly do (cosine {NEAR:g} or more)."
             )
-    for overlap in overlaps:
-        if overlap.dataset == overlap.out_dataset and (overlap.duplicates or overlap.near_duplicates):
-            lines.append(
-                f"For comparison: of the {overlap.n_out:,} test images of {overlap.dataset}, {overlap.duplicates:,} "
-                f"equal one of its own training images, {overlap.near_duplicates:,} more nearly do."
-            )
-    return "\n".join(lines) or "No set has an image, or known patients, in common with another."
+    comparisons = [
+        f"For comparison: of the {own.n_out:,} test images of {own.dataset}, {own.duplicates:,} "
+        f"equal one of its own training images, {own.near_duplicates:,} more nearly do."
+        for own in overlaps
+        if own.dataset == own.out_dataset
+    ]
+    return "\n".join([*(lines or ["No set has an image, or known patients, in common with another."]), *comparisons])
 
 
 def _value(name: str, text: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from advvae.audit import Overlap, audit_words
 from advvae.figures import heat_map
 from advvae.files import replacing, write_csv
+from advvae.outlier.tables import counted
 
 SAME_PATIENTS, SAME_IMAGES = "‡", "§"  # marks of pairs of sets
 MEANINGS = {SAME_PATIENTS: "same patients", SAME_IMAGES: "some outliers are, or nearly are, images of the inliers' set"}
@@ -81,18 +82,21 @@ def _mark(overlap: Overlap | None) -> str:
 
 
 def _table(sets: Sequence[str], rows: Sequence[Mapping[str, Any]], score: str, marks: np.ndarray) -> str:
-    """The AUROCs as Markdown, with how many test images, and groups, each set has."""
+    """The AUROCs as Markdown, with how many test images, and groups, each set has as inliers, and as outliers."""
     from tabulate import tabulate
 
-    n_in = {row["dataset"]: _count(row["n_in"], row["n_in_groups"]) for row in rows}
+    n_in = {row["dataset"]: counted(row["n_in"], row["n_in_groups"]) for row in rows}
+    n_out = {row["out_dataset"]: counted(row["n_out"], row["n_out_groups"]) for row in rows}
     values = auroc_table(sets, rows, score)
     lines = []
     for name, aurocs, own_marks in zip(sets, values, marks, strict=True):
         cells = [f"{auroc:.3f} {mark}".strip() for auroc, mark in zip(aurocs, own_marks, strict=True)]
         mean = f"{np.nanmean(aurocs):.3f}" if np.isfinite(aurocs).any() else "–"
         lines.append([name, n_in[name], *(cell.replace("nan", "–") for cell in cells), mean])
-    text = tabulate(lines, ["inliers \\ outliers", "n", *sets, "mean"], tablefmt="github", disable_numparse=True)
-    head = [f"AUROC of {score}, a network per row; n test images. Intervals are in matrix.csv.", *_meanings(marks)]
+    lines.append(["n_out", "", *(n_out[name] for name in sets), ""])
+    text = tabulate(lines, ["inliers \\ outliers", "n_in", *sets, "mean"], tablefmt="github", disable_numparse=True)
+    counts = "n_in test images of the inliers, n_out of the outliers."
+    head = [f"AUROC of {score}, a network per row; {counts} Intervals are in matrix.csv.", *_meanings(marks)]
     return f"{' '.join(head)}\n\n{text}"
 
 
@@ -105,7 +109,3 @@ def _draw(sets: Sequence[str], rows: Sequence[Mapping[str, Any]], score: str, ma
 def _meanings(marks: np.ndarray) -> list[str]:
     """What each mark means that there is."""
     return [f"{mark} {meaning}." for mark, meaning in MEANINGS.items() if mark in "".join(marks.flat)]
-
-
-def _count(n: int, groups: int | None) -> str:
-    return f"{n:,}" if groups is None else f"{n:,} ({groups:,} groups)"

@@ -9,7 +9,7 @@ import torch
 from advvae.audit import Audit, Overlap, audit_words, read_audit, write_audit
 from advvae.data import Split
 from advvae.data.duplicates import NEAR, nearest, patterns
-from advvae.matrix_report import matrix_rows
+from advvae.matrix_report import matrix_rows, write_matrix
 
 CPU = torch.device("cpu")
 
@@ -139,10 +139,14 @@ def test_words_name_the_pairs_and_the_comparison() -> None:
         "known to be the same, but cannot be matched image by image.",
         "For comparison: of the 8 test images of a, 1 equal one of its own training images, 2 more nearly do.",
     ]
-    assert audit_words([Overlap("a", "b", 9, 8, 7, None, 0, 0, 0, 0, 0, 0, "")]).startswith("No set has an image")
+    nothing = [Overlap("a", name, 9, 8, 8, None, 0, 0, 0, 0, 0, 0, "") for name in "ab"]
+    assert audit_words(nothing).splitlines() == [
+        "No set has an image, or known patients, in common with another.",
+        "For comparison: of the 8 test images of a, 0 equal one of its own training images, 0 more nearly do.",
+    ]
 
 
-def test_the_groups_of_a_matrix_are_those_of_inliers_and_outliers() -> None:
+def test_the_groups_of_a_matrix_are_those_of_inliers_and_outliers(tmp_path: Path) -> None:
     """Set a has 8 test images of 3 patients, set b 7 of 2; each row has those of its inliers first."""
     values = {"auroc": 0.9, "auroc_low": 0.8, "auroc_high": 1.0}
     measured = {
@@ -153,3 +157,12 @@ def test_the_groups_of_a_matrix_are_those_of_inliers_and_outliers() -> None:
     pairs = {(i, o): Overlap(i, o, 9, sizes[i][0], *sizes[o], 0, 0, 0, 0, 0, 0, "") for i in sizes for o in sizes}
     rows = matrix_rows(measured, pairs)
     assert [(row["n_in_groups"], row["n_out_groups"]) for row in rows] == [(3, 2), (2, 3)]
+    write_matrix(tmp_path, measured, list(pairs.values()))
+    lines = (tmp_path / "matrix.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:7]]
+    assert cells[0] == ["inliers \\ outliers", "n_in", "a", "b", "mean"]
+    assert cells[2:] == [
+        ["a", "8 (3 groups)", "–", "0.900", "0.900"],
+        ["b", "7 (2 groups)", "0.900", "–", "0.900"],
+        ["n_out", "", "8 (3 groups)", "7 (2 groups)", ""],
+    ]
