@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from advvae.config import METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
+
+OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets of mode=matrix
 
 
 def check(config: Config) -> None:
@@ -35,6 +38,13 @@ def check(config: Config) -> None:
     if config.deterministic and config.precision == "bf16":
         raise UserError("deterministic=true needs precision=32, got precision=bf16")
     _check_objective(config)
+
+
+def check_typed_of_matrix(typed: Iterable[str]) -> None:
+    """Refuse keys of `dataset` that mode=matrix, whose sets have files and classes of their own, would not read."""
+    known = [f"dataset.{name}" for name in OF_EVERY_SET]
+    if unread := sorted(key for key in typed if key.startswith("dataset.") and key not in known):
+        raise UserError(f"mode=matrix takes its sets as they are, but for {', '.join(known)}: leave out {unread[0]}")
 
 
 def check_settled(config: Config) -> None:
@@ -113,10 +123,6 @@ def _check_choices(config: Config) -> None:
         raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
     if config.mode == "matrix" and len(set(config.datasets)) < max(2, len(config.datasets)):
         raise UserError("mode=matrix needs two or more different sets, as in datasets=[mnist,fashionmnist]")
-    if config.mode == "matrix":
-        for name in ("keep_classes", "drop_classes"):
-            if config.dataset[name]:
-                raise UserError(f"mode=matrix takes all classes of its sets: leave out dataset.{name}")
     if shifts := [name for name in config.datasets if shift_names(name)]:
         raise UserError(f"datasets={_shown(config.datasets)}: {shifts[0]} is no set that a network can be trained on")
     if len(set(config.then)) < len(config.then):

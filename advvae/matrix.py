@@ -13,6 +13,7 @@ from typing import Any
 
 from advvae import modes, runs
 from advvae.building import build_source
+from advvae.checks import OF_EVERY_SET
 from advvae.config import Config
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
@@ -20,11 +21,10 @@ from advvae.settle import NETWORK_KEYS, differing, resumed_folder, settle
 
 logger = logging.getLogger(__name__)
 
-OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets
-COMPARED = ("dataset", "size", "crop", "latent_dim")  # of a finished run with the one that would be trained
+COMPARED = ("dataset", "size", "crop", "latent_dim", "seed")  # of a finished run with the one that would be trained
 TYPED_OF_TRAINING = (  # that are compared where they were typed
     *NETWORK_KEYS,
-    *("model", "loss", "batch_size", "n_epochs", "max_minutes", "lr", "seed", "deterministic", "precision"),
+    *("model", "loss", "batch_size", "n_epochs", "max_minutes", "lr", "deterministic", "precision"),
 )
 
 
@@ -98,7 +98,7 @@ def _trained_run(job: Job, config: Config) -> Path:
 
 
 def _fits(wanted: Config, run: Mapping[str, Any], typed: frozenset[str]) -> bool:
-    """Whether a run was trained on the same images to the same size and latent size, and as was typed."""
+    """Whether a run was trained on the same images to the same sizes with the same seed, and as was typed."""
     asked = {key.split(".")[0] for key in typed}
     compared = {*COMPARED, *(name for name in TYPED_OF_TRAINING if name in asked)}
     return compared <= set(run) and not compared & set(differing(wanted, run))

@@ -97,14 +97,7 @@ def open_run(
     """
     if not (resumed or again) and (folder / ".hydra" / "overrides.yaml").is_file():
         raise UserError(f"{folder} holds a run already: resume= goes on with it, or name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is at work in {folder}") from None
-    except OSError as error:
-        raise UserError(f"cannot write the run folder {folder} (output_dir): {error.strerror}") from None
+    lock = hold(folder)
     run = None
     try:
         run = Run(folder, overrides, resumed)
@@ -118,8 +111,30 @@ def open_run(
                 remove_folder(folder, output_dir)
         raise
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.release()
+        release(lock)
+
+
+def hold(folder: Path) -> FileLock:
+    """The lock of a run's, or a sweep's, folder, which is made where it is missing; who has it works there alone.
+
+    Raises:
+        UserError: another process has it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is at work in {folder}") from None
+    except OSError as error:
+        raise UserError(f"cannot write the folder {folder} (output_dir): {error.strerror}") from None
+    return lock
+
+
+def release(lock: FileLock) -> None:
+    """Let others work in its folder."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def new_folder(output_dir: str, mode: str, dataset: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae import runs
-from advvae.checks import check, check_settled
+from advvae.checks import check, check_settled, check_typed_of_matrix
 from advvae.config import DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.shapes import default_hidden_dims, stage_sizes
@@ -23,6 +23,7 @@ NETWORK_KEYS = (
     *("gen_weight", "recon_weight", "kld_weight", "negatives"),
 )
 FIXED_KEYS = ("latent_dim", "hidden_dims", "size", "crop")  # a trained network has these for good
+SCORING = ("outlier", "screen")  # modes that a discriminator alone is enough for
 NOT_RESUMED = ("resume", "output_dir", "tracker", "no_wandb", "device")  # the command line's, whatever the run had
 
 
@@ -59,6 +60,7 @@ def settle(config: Config, typed: set[str]) -> Settled:
     if config.no_wandb:
         config = replace(config, tracker={"name": "none"})
     if config.mode == "matrix":  # which trains, or finds, a network for each of its sets
+        check_typed_of_matrix(typed)
         resumed_folder(config)  # a folder that is named may be another matrix's
         return Settled(config, typed=frozenset(typed))
     if config.mode == "train":
@@ -85,7 +87,7 @@ def _settle_use(config: Config, typed: set[str]) -> Settled:
     config = _complete(_with_run_values(config, loaded, typed))
     if discriminator:
         _check_same_images(config, discriminator)
-    if checkpoint and not discriminator and "encoder" not in checkpoint.parts and config.mode != "outlier":
+    if checkpoint and not discriminator and "encoder" not in checkpoint.parts and config.mode not in SCORING:
         raise UserError(
             f"{checkpoint.path} holds a discriminator alone: mode={config.mode} needs an encoder and decoder"
         )
@@ -105,7 +107,7 @@ def _checkpoint_path(config: Config) -> Path | None:
     run = runs.newest_finished(config.output_dir, dataset)
     if run:
         return runs.checkpoint_file("checkpoint", str(run))
-    if config.mode == "outlier" and config.discriminator_checkpoint:
+    if config.mode in SCORING and config.discriminator_checkpoint:
         return None
     raise UserError(
         f"no finished training run on {dataset} under {Path(config.output_dir, 'train', dataset)}: train one with "

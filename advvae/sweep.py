@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from advvae import sweep_resume
+from advvae import runs, sweep_resume
 from advvae.errors import UserError
 from advvae.files import csv_table, replacing
 from advvae.sweep_rows import Row, gather, job_folders, measured, seed_rows, swept_keys, varied_keys
@@ -72,7 +72,7 @@ class SweepCallback:
         with contextlib.suppress(Exception):  # Hydra would warn of it, and meets the same when the sweep begins
             SweepCallback.folder = Path(config.hydra.sweep.dir)
         try:
-            SweepCallback._lock = sweep_resume.hold(SweepCallback.folder) if SweepCallback.folder else None
+            SweepCallback._lock = runs.hold(SweepCallback.folder) if SweepCallback.folder else None
         except UserError as error:
             SweepCallback.folder = None  # another's
             sys.exit(str(error))
@@ -89,7 +89,7 @@ class SweepCallback:
     def leave(cls) -> None:
         """Let others work in the sweep's folder."""
         if cls._lock:
-            sweep_resume.release(cls._lock)
+            runs.release(cls._lock)
         cls.folder = cls._lock = None
 
     def _ignore(self, **_: Any) -> None:

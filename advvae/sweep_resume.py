@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from advvae.errors import UserError
-from advvae.runs import LOCK, is_locked, read_metrics
+from advvae.runs import is_locked, read_metrics
 from advvae.settle import NOT_RESUMED
 from advvae.sweep_rows import TAKEN, overrides_of
 
@@ -59,29 +58,6 @@ def finished_job(job: Path, typed: Iterable[str]) -> dict[str, Any] | None:
     return metrics
 
 
-def hold(sweep: Path) -> FileLock:
-    """The lock of a sweep's folder, which is made where it is missing; whoever has it works there alone.
-
-    Raises:
-        UserError: another process has it, or the folder cannot be written.
-    """
-    try:
-        sweep.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(sweep / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is at work in {sweep}") from None
-    except OSError as error:
-        raise UserError(f"cannot write the folder {sweep} of the sweep (output_dir): {error.strerror}") from None
-    return lock
-
-
-def release(lock: FileLock) -> None:
-    """Let others work in the sweep's folder."""
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
-
-
 def mark_finished(sweep: Path) -> None:
     """All jobs of the sweep have finished."""
     (sweep / FINISHED).touch()
@@ -118,10 +94,11 @@ def _typed_before(sweep: Path) -> list[str]:
 
 
 def _check_same(here: list[str], there: list[str], folder: Path) -> None:
-    """Refuse overrides that are not those of the folder, naming both."""
+    """Refuse overrides that are not those of the folder, in its order, which numbers the jobs; naming both."""
     if here != there:
-        typed = " ".join(text for text in here if text not in there) or "nothing"
-        had = " ".join(text for text in there if text not in here) or "nothing"
+        is_order = sorted(here) == sorted(there)
+        typed = " ".join(text for text in here if is_order or text not in there) or "nothing"
+        had = " ".join(text for text in there if is_order or text not in here) or "nothing"
         raise UserError(
             f"{folder} was started with {had}, here stands {typed}: type what was typed there, in the same order"
         )

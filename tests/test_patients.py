@@ -210,7 +210,9 @@ def test_classes_of_a_set_among_several_count_or_are_refused(deep_scans: Command
     assert json.loads((result.folder / "metrics.json").read_text())["sets"]["folder"]["duplicates"] == 0
 
 
-def test_a_matrix_of_some_classes_is_refused(advvae: Command) -> None:
-    result = advvae("mode=matrix", "datasets=[digits,photos]", "dataset.keep_classes=[1]", *TINY)
+@pytest.mark.parametrize("typed", ["keep_classes=[1]", "drop_classes=[1]", "window=[0,1]", "max_unreadable=0.5"])
+def test_a_matrix_of_other_images_than_its_sets_is_refused(typed: str, advvae: Command) -> None:
+    result = advvae("mode=matrix", "datasets=[digits,photos]", f"dataset.{typed}", "dataset.channels=1", *TINY)
     assert (result.status, advvae.runs()) == (1, [])
-    assert "mode=matrix takes all classes of its sets: leave out dataset.keep_classes" in result.message
+    assert "mode=matrix takes its sets as they are, but for dataset.channels, dataset.size" in result.message
+    assert f"leave out dataset.{typed.split('=')[0]}" in result.message

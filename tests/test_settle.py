@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from PIL import Image
 
 from advvae.config import CONF
 from tests.command import FEW, TINY, Command
@@ -94,6 +95,26 @@ def test_a_discriminator_of_another_run(advvae: Command, trained: Path) -> None:
     assert len(config(taken.folder)["discriminator_checkpoint_sha256"]) == 64
     first = [(result.folder / "scores.csv").read_text().splitlines()[1].split(",") for result in (own, taken)]
     assert first[0][-1] != first[1][-1]
+
+
+def test_a_discriminator_alone_screens(advvae: Command) -> None:
+    """Named as one, or found in a checkpoint without anything else."""
+    import torch
+
+    best = advvae.train().folder.rename(advvae.cwd / "elsewhere") / "checkpoints" / "best.pt"
+    content = torch.load(best, weights_only=True)
+    for part in ("encoder", "decoder"):
+        del content[part]
+    torch.save(content, advvae.cwd / "alone.pt")
+    (advvae.cwd / "scans").mkdir()
+    Image.new("L", (8, 8), 200).save(advvae.cwd / "scans" / "a.png")
+    arguments = ("dataset=digits", "input=scans", "scores=[discriminator]", "baselines=false", "tracker=none")
+    flags = []
+    for loaded in ("discriminator_checkpoint=alone.pt", f"discriminator_checkpoint={best}", "checkpoint=alone.pt"):
+        result = advvae("mode=screen", *arguments, loaded)
+        assert result.status == 0, result.errors
+        flags.append((result.folder / "screen.csv").read_text())
+    assert flags == [flags[0]] * 3
 
 
 def test_a_plain_vae_is_known_from_its_run(advvae: Command) -> None:

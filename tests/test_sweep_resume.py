@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 
 from advvae import main
+from advvae.errors import UserError
 from advvae.sweep_resume import mark_finished, sweep_folder
 from advvae.trainer import Trainer
 from tests.command import TINY, Command, Result
@@ -132,8 +133,6 @@ def test_a_sweep_with_a_failed_job_goes_on_with_that_job(advvae: Command, monkey
 
 
 def fail(_: Any) -> dict[str, Any]:
-    from advvae.errors import UserError
-
     raise UserError("the disk is full")
 
 
@@ -149,6 +148,14 @@ def test_other_overrides_are_refused_by_name_and_leave_the_sweep_as_it_was(
     assert len(result.message.splitlines()) == 1
     assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
     assert sweeps(advvae) == [sweep]
+
+
+def test_the_same_overrides_in_another_order_are_told_as_such(tmp_path: Path) -> None:
+    sweep = fake_sweep(tmp_path, 1, ["lr=1,2", "seed=3", "n_epochs=1"])
+    with pytest.raises(UserError) as error:
+        sweep_folder(str(tmp_path), str(sweep), ["n_epochs=1", "lr=1,2", "seed=3"])
+    assert "was started with lr=1,2 seed=3 n_epochs=1, here stands n_epochs=1 lr=1,2 seed=3: type" in str(error.value)
+    assert str(error.value).endswith("in the same order")
 
 
 def test_what_is_no_sweep_is_refused(advvae: Command) -> None:
