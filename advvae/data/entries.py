@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from advvae.data.chunks import Tally
+from advvae.data.images import REMEDY
 from advvae.data.source import Items
 from advvae.data.told import tell_once
 from advvae.errors import UserError
@@ -78,8 +79,11 @@ class LeftOut:
         share = len(self.unreadable) / self.n_source
         if share <= max_unreadable:
             return
-        (_, first, reason), others = self.unreadable[0], len(self.unreadable) - 1
-        more = f", and so are {others} more of its {self.n_source} images" if others else ""
+        (_, first, reason), n = self.unreadable[0], len(self.unreadable)
+        if all(REMEDY in reason for *_, reason in self.unreadable):
+            needed = f"{n} of its {self.n_source} images cannot be used without a window"
+            raise UserError(f"{what}: {needed}, such as {first} ({reason.removesuffix(f': {REMEDY}')}): {REMEDY}")
+        more = f", and so are {n - 1} more of its {self.n_source} images" if n > 1 else ""
         raise UserError(
             f"{what}: {first} is unreadable ({reason}){more}: {share:.1%} of all, more than dataset.max_unreadable="
             f"{max_unreadable:g}; remove or replace what {self.file} lists, or allow for more"

@@ -72,6 +72,18 @@ def test_nothing_left_out_is_not_told(tmp_path: Path, caplog: pytest.LogCaptureF
     assert not list(tmp_path.glob("cache/*/left_out.csv"))
 
 
+def test_a_window_that_is_missing_is_asked_for(tmp_path: Path) -> None:
+    remedy = "set dataset.window=[low,high] or dataset.percentiles=[0.5,99.5]"
+    for images, reason in (
+        (np.full((3, 9, 9), 7.5), "values from 7.5 to 7.5 do not lie in [0, 1]"),
+        (np.zeros((3, 9, 9), np.int16), "values of type int16, where uint8, uint16 or float in [0, 1] is needed"),
+    ):
+        with pytest.raises(UserError) as error:
+            prepared(tmp_path, Given(images), channels=1)
+        told = "given test: 3 of its 3 images cannot be used without a window, such as image 0"
+        assert str(error.value) == f"{told} ({reason}): {remedy}"
+
+
 def test_more_unreadable_images_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = r"given test: 7.png is unreadable \(shape .*\), and so are 2 more of its 100 images: 3.0% of all, more "
     limit = r"than dataset.max_unreadable=0.02; remove or replace what .*/left_out.csv lists, or allow for more"
