@@ -100,6 +100,8 @@ class Folder:
             raise self.nothing_in(split)
         slices = parse_slices(self.slices)
         images = places([entry.path for entry in entries], slices)
+        if not images:
+            raise UserError(f"dataset.slices={self.slices} leaves no image of the volumes in {self.folder}: widen it")
         masks, mismatched = places_of_masks(entries, images, slices)
         self.tell(mismatched)
         entry_of = {entry.path: entry for entry in entries}
