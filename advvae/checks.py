@@ -12,6 +12,7 @@ from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
 
 OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets of mode=matrix
+PLACES = {"advvae.data.files.Folder": ("root", "csv"), "advvae.data.array.Array": ("path",)}  # of a user's own images
 
 
 def check(config: Config) -> None:
@@ -56,7 +57,7 @@ def check_settled(config: Config) -> None:
     scored = "outlier" in config.modes and config.out_dataset["name"] in config.outlier_sets
     for group in ("dataset", "out_dataset") if scored else ("dataset",):
         node = getattr(config, group)
-        places = {"folder": ("root", "csv"), "array": ("path",)}.get(node["name"], ())
+        places = PLACES.get(node.get("_target_"), ())
         if places and not any(node.get(name) for name in places):
             raise UserError(f"{group}={node['name']} needs {group}.{places[0]}=<where the images are>")
         for name in places:

@@ -202,6 +202,9 @@ def test_plug_ins_with_a_mistake(advvae: Command) -> None:
     (options / "bare.yaml").write_text("size: 8\nchannels: 1\n")
     (options / "broken.yaml").write_text("size: [8\n")
     (options / "absent.yaml").write_text("_target_: no_such_module.Source\nsize: 8\n")
+    (options / "scans.yaml").write_text("_target_: advvae.data.files.Folder\nsize: 8\nchannels: 1\n")
+    result = advvae("--config-dir", "mine", "dataset=scans", *TINY)
+    assert result.message == "dataset=scans needs dataset.root=<where the images are>"
     for name, expected in (("bare", "has no _target_"), ("absent", "no_such_module"), ("broken", "broken.yaml")):
         result = advvae("--config-dir", "mine", f"dataset={name}", *TINY)
         assert result.status == 1

@@ -53,6 +53,8 @@ class Array:
         with self.opened() as arrays:
             keys = list(arrays)
         named = [split for split in SPLITS if f"{split}_images" in keys]
+        if named and "images" in keys:
+            raise UserError(f"{self.file}: has images and {named[0]}_images: rename or remove one of them")
         if not named and "images" not in keys:
             raise UserError(f"{self.file}: has the keys {', '.join(keys) or 'none'}, but needs {KEYS}")
         return named or ["train"]
@@ -77,6 +79,7 @@ class Array:
             check_masks(masks, images, f"{self.file}: {prefix}masks")
         labels = {key: to_labels(numbers, f"{self.file}: {key}") for key, numbers in labels.items()}
         own = labels.get(f"{prefix}labels")
+        check_lengths({f"{prefix}labels": own, f"{prefix}groups": groups}, len(images), str(self.file))
         if own is None:
             own, count = np.full(len(images), -1, dtype=np.int64), 0
         elif own.ndim == 2:
@@ -138,6 +141,12 @@ def check_shape(images: np.ndarray, what: str) -> None:
         raise UserError(f"{what} have the shape {images.shape}: N×H×W with W > 4 is needed; {remedy}")
     if images.ndim not in (3, 4) or 0 in images.shape[1:] or (images.ndim == 4 and images.shape[3] > 4):
         raise UserError(f"{what} have the shape {images.shape}: N×H×W or N×H×W×C with C = 1, 3 or 4 is needed")
+
+
+def check_lengths(arrays: Mapping[str, np.ndarray | None], n_images: int, what: str) -> None:
+    for key, values in arrays.items():
+        if values is not None and len(values) != n_images:
+            raise UserError(f"{what}: {key} are {len(values)} for {n_images} images: one for each image is needed")
 
 
 def check_masks(masks: np.ndarray, images: np.ndarray, what: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from advvae.data.images import height_and_width, raw_values, resized, resized_mask, to_array
+from advvae.data.images import height_and_width, raw_values, resized, resized_mask, to_array, to_raw
 from advvae.data.source import Form, Items
 from advvae.progress import watched
 
@@ -20,7 +20,6 @@ CHUNK = 256  # images that one worker prepares at a time, or fewer where they ha
 CHUNK_VALUES = 2**24
 UNKNOWN = 2  # in masks: whether a pixel is normal is not known
 STRETCH = 1.1  # ratio of the two factors that squash scales by, above which it is told
-PROBED = 32  # of so many images one is decoded once more, to see whether the window fits
 
 
 @dataclass
@@ -33,7 +32,9 @@ class Tally:
     bad_masks: (path, reason) of those whose mask cannot be used.
     notes: what is worth telling, of how many of them.
     largest: value, of 65535.
-    n_probed, n_outside: values that were compared with the window, and those that lie outside.
+    n_values, n_outside: values that a window was asked for, and those that lie outside.
+    n_clipped: images of which more than half of the values lie outside.
+    n_shallow: images whose values have 8 bits in the file, where a window was asked for.
     """
 
     n_images: int = 0
@@ -42,8 +43,10 @@ class Tally:
     bad_masks: list[tuple[str, str]] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     largest: int = 0
-    n_probed: int = 0
+    n_values: int = 0
     n_outside: int = 0
+    n_clipped: int = 0
+    n_shallow: int = 0
 
     @property
     def n_read(self) -> int:
@@ -121,11 +124,12 @@ class Chunks(Dataset):
         for number in numbers:
             tally.n_images += 1
             try:
-                image = self.items.images[number]
+                image: Any = self.items.images[number]
                 n_frames, shape = getattr(image, "n_frames", 1), height_and_width(image)
+                image = to_raw(image) if self.form.window else image  # decoded once, and looked at twice
                 array = to_array(image, self.form)
-                if self.form.window and number % PROBED == 0:
-                    probe(raw_values(self.items.images[number]), self.form.window, tally)
+                if self.form.window:
+                    compare(raw_values(image), self.form.window, tally)
             except Exception as error:  # readers raise almost anything for a broken file
                 tally.unreadable.append((number, self.name_of(number), one_line(error)))
                 continue
@@ -164,11 +168,14 @@ class Chunks(Dataset):
         return self.items.paths[number] if self.items.paths is not None else f"image {number}"
 
 
-def probe(values: np.ndarray, window: tuple[float, float], tally: Tally) -> None:
-    """Count how many values lie outside the window."""
+def compare(values: np.ndarray, window: tuple[float, float], tally: Tally) -> None:
+    """Count what speaks against the window in the values of an image."""
     low, high = window
-    tally.n_probed += values.size
-    tally.n_outside += int(np.count_nonzero((values < low) | (values > high)))
+    n_outside = int(np.count_nonzero((values < low) | (values > high)))
+    tally.n_values += values.size
+    tally.n_outside += n_outside
+    tally.n_clipped += n_outside > values.size / 2
+    tally.n_shallow += values.dtype.itemsize == 1
 
 
 def one_line(error: BaseException) -> str:

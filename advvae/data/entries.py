@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from advvae.data.chunks import Tally
+from advvae.data.images import REMEDY
 from advvae.data.source import Items
+from advvae.data.told import tell_once
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Prepared:
     numbers: (N,) int64, rising: the numbers that these images have among all of the source.
     source_groups: (n_source,) the groups of all images of the source; None = there are none.
     left_out: what is missing.
+    doubts: lines on what speaks against the window that the images were prepared with.
     """
 
     images: torch.Tensor
@@ -51,6 +54,7 @@ class Prepared:
     numbers: np.ndarray
     source_groups: np.ndarray | None
     left_out: LeftOut
+    doubts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,21 @@ class LeftOut:
         share = len(self.unreadable) / self.n_source
         if share <= max_unreadable:
             return
-        (_, first, reason), others = self.unreadable[0], len(self.unreadable) - 1
-        more = f", and so are {others} more of its {self.n_source} images" if others else ""
+        (_, first, reason), n = self.unreadable[0], len(self.unreadable)
+        if all(REMEDY in reason for *_, reason in self.unreadable):
+            needed = f"{n} of its {self.n_source} images cannot be used without a window"
+            raise UserError(f"{what}: {needed}, such as {first} ({reason.removesuffix(f': {REMEDY}')}): {REMEDY}")
+        more = f", and so are {n - 1} more of its {self.n_source} images" if n > 1 else ""
         raise UserError(
             f"{what}: {first} is unreadable ({reason}){more}: {share:.1%} of all, more than dataset.max_unreadable="
             f"{max_unreadable:g}; remove or replace what {self.file} lists, or allow for more"
         )
 
     def tell(self, what: str) -> None:
-        """One line, where something is left out."""
+        """One line per process, where something is left out."""
         counts = {"unreadable images": len(self.unreadable), "files or rows": self.n_others, "masks": self.n_masks}
         if told := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
-            log.warning("%s: %s left out, listed in %s", what, told, self.file)
+            tell_once(log, self.file, f"{what}: {told} left out, listed in {self.file}")
 
 
 def load_entry(folder: Path) -> Prepared | None:
@@ -98,6 +105,7 @@ def load_entry(folder: Path) -> Prepared | None:
         labels = np.load(folder / "labels.npy")
         unreadable = [(number, path, reason) for number, path, reason in facts["unreadable"]]
         left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
+        doubts = [str(doubt) for doubt in facts["doubts"]]
         classes, paths, groups = facts["classes"], facts["paths"], facts["groups"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
@@ -114,6 +122,7 @@ def load_entry(folder: Path) -> Prepared | None:
         numbers,
         None if groups is None else np.array(groups),
         left_out,
+        doubts,
     )
 
 
@@ -129,7 +138,7 @@ def load_array(path: Path, shape: Sequence[int]) -> torch.Tensor:
     return tensor
 
 
-def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int]) -> None:
+def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int], doubts: Sequence[str]) -> None:
     """All of an entry but its arrays of images and masks. shape: (N, C, H, W) of the images that could be read."""
     np.save(folder / "labels.npy", np.asarray(items.labels, dtype=np.int64))
     facts: dict[str, Any] = {
@@ -141,6 +150,7 @@ def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int]) 
         "unreadable": tally.unreadable,
         "n_others": len(items.left_out),
         "n_bad_masks": len(tally.bad_masks),
+        "doubts": list(doubts),
     }
     (folder / "items.json").write_text(json.dumps(facts))
 

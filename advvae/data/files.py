@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 
@@ -19,13 +18,12 @@ from advvae.data.nifti import parse_slices
 from advvae.data.readers import SUFFIXES, ImageFiles, image_files, places
 from advvae.data.source import SPLITS, Items
 from advvae.data.table import read_table
+from advvae.data.told import tell_once
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
 
 NAMED = 3  # files that a warning names
-
-told: WeakSet[Folder] = WeakSet()  # not kept in the sources, whose attributes say what a prepared copy was made of
 
 
 class Folder:
@@ -102,6 +100,8 @@ class Folder:
             raise self.nothing_in(split)
         slices = parse_slices(self.slices)
         images = places([entry.path for entry in entries], slices)
+        if not images:
+            raise UserError(f"dataset.slices={self.slices} leaves no image of the volumes in {self.folder}: widen it")
         masks, mismatched = places_of_masks(entries, images, slices)
         self.tell(mismatched)
         entry_of = {entry.path: entry for entry in entries}
@@ -154,15 +154,13 @@ class Folder:
         return image_files(folder, skipped=[*skipped, *self.mask_folders])
 
     def checked(self) -> Listing:
-        """The listing of what is there. What is left out and what was decided is told the first time."""
+        """The listing of what is there. What is left out and what was decided is told once per process."""
         listing = self.listing()
         listing = present(listing) if self.csv else listing
         listing = replace(listing, left_out=[*listing.left_out, *self.unnamed(listing)])
-        if self not in told:
-            told.add(self)
-            for note in listing.notes:
-                log.info("%s: %s", self.csv or self.root, note)
-            self.tell(listing.left_out)
+        for note in listing.notes:
+            tell_once(log, self.folder, f"{self.csv or self.root}: {note}", logging.INFO)
+        self.tell(listing.left_out)
         return listing
 
     def unnamed(self, listing: Listing) -> list[Unused]:
@@ -188,7 +186,9 @@ class Folder:
         for reason, count in Counter(item.reason for item in left_out).items():
             names = [below(item.path, self.folder) for item in left_out if item.reason == reason][:NAMED]
             more = f" and {count - NAMED} more" if count > NAMED else ""
-            log.warning("%s: %d left out, as %s: %s%s", self.csv or self.root, count, reason, ", ".join(names), more)
+            tell_once(
+                log, self.folder, f"{self.csv or self.root}: {count} left out, as {reason}: {', '.join(names)}{more}"
+            )
 
 
 def class_of(path: Path, folder: Path) -> str:

@@ -82,7 +82,7 @@ def to_integers(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype.kind != "f":
-        raise ValueError(f"values of type {pixels.dtype}: uint8, uint16 or float in [0, 1] is needed; else {REMEDY}")
+        raise ValueError(f"values of type {pixels.dtype}, where uint8, uint16 or float in [0, 1] is needed: {REMEDY}")
     check_range(pixels, -ROUNDING, 1 + ROUNDING)
     return quantised(pixels.astype(np.float32).clip(0, 1))
 
@@ -101,6 +101,7 @@ def in_16_bits(pixels: np.ndarray) -> np.ndarray:
 
 def check_range(values: np.ndarray, low: float, high: float) -> None:
     if not (values.min() >= low and values.max() <= high):  # written so that NaN fails too
+        check_numbers(values)  # which no window would mend
         raise ValueError(f"{span(values)} do not lie in [{round(low)}, {round(high)}]: {REMEDY}")
 
 

@@ -225,7 +225,22 @@ def load_split(
     chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
-    return whole.subset(torch.from_numpy(chosen.nonzero()[0]))
+    used = whole.subset(torch.from_numpy(chosen.nonzero()[0]))
+    if split == "train" and window is not None:
+        check_contrast(used, window)
+    return used
+
+
+def check_contrast(train: Split, window: tuple[float, float]) -> None:
+    """Raises UserError where a window made all images black, or all white."""
+    images = train.images.numpy()
+    for colour, value in (("black", 0), ("white", np.iinfo(images.dtype).max)):
+        if all((images[row] == value).all() for row in train.rows.tolist()):  # the first image with another ends it
+            low, high = window
+            raise UserError(
+                f"dataset.window=[{low:g},{high:g}] makes all training images of {train.name} {colour}: "
+                "give it in the unit of the files"
+            )
 
 
 def rows_of(split: str, official: Sequence[str], prepared: Prepared) -> torch.Tensor:

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import inspect
 import json
+import logging
 import pickle
 import shutil
 from pathlib import Path
@@ -18,10 +19,13 @@ from advvae.data.entries import Prepared, load_entry
 from advvae.data.images import FILTER
 from advvae.data.locks import found_or_made
 from advvae.data.source import Form, Items, Source
+from advvae.data.told import tell_once
 from advvae.data.writing import partial_of, write_entry
 from advvae.errors import UserError
 
-FORMAT = 4  # of entries; a change of how they are made or laid out raises it
+log = logging.getLogger(__name__)
+
+FORMAT = 5  # of entries; a change of how they are made or laid out raises it
 
 
 def prepare(
@@ -58,6 +62,8 @@ def prepare(
     prepared = found_or_made(entry, load_entry, make, data_dir=data_dir, lock=stem, purpose=f"preparing {what}")
     prepared.left_out.check(what, max_unreadable)
     prepared.left_out.tell(what)
+    for doubt in prepared.doubts:
+        tell_once(log, prepared.left_out.file, doubt)
     return prepared
 
 

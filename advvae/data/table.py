@@ -125,7 +125,7 @@ def check_columns(columns: list[str], file: Path) -> None:
 
 def rows_of(lines: Iterator[list[str]], columns: list[str], file: Path) -> Iterator[Row]:
     places = [columns.index(name) if name in columns else None for name in COLUMNS]
-    for number, cells in enumerate(lines, start=2):
+    for number, cells in numbered(lines, file):
         if any(map(str.strip, cells[len(columns) :])):
             raise UserError(
                 f"{file}: row {number} has {len(cells)} cells and the header {len(columns)}: quote what holds a "
@@ -134,6 +134,17 @@ def rows_of(lines: Iterator[list[str]], columns: list[str], file: Path) -> Itera
         cells += [""] * (len(columns) - len(cells))
         if any(map(str.strip, cells)):
             yield Row(number, *("" if place is None else cells[place].strip() for place in places))
+
+
+def numbered(lines: Iterator[list[str]], file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row under the header, which is row 1. Raises UserError for a row whose quotes are wrong."""
+    number = 1
+    try:
+        for number, cells in enumerate(lines, start=2):
+            yield number, cells
+    except csv.Error as error:
+        remedy = 'look for a quote (") in it that is not closed, or not doubled inside of a cell'
+        raise UserError(f"{file}: row {number + 1} cannot be read ({error}): {remedy}") from None
 
 
 def distinct(rows: list[Row], root: Path) -> tuple[list[Row], list[Unused]]:

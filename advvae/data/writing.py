@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def write_entry(items: Items, folder: Path, *, what: str, form: Form, num_worker
             for chunk in made(chunks, f"preparing {what}", num_workers):
                 entry.append(chunk)
         write_left_out(partial, items, tally).check(what, max_unreadable)
-        write_facts(partial, items, tally, (tally.n_read, *chunks.shape[1:]))
+        doubts = [f"{what}: {doubt}" for doubt in doubts_of(tally, form, entry.arrays[0].dtype)]
+        write_facts(partial, items, tally, (tally.n_read, *chunks.shape[1:]), doubts)
         partial.rename(folder)
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -56,7 +57,7 @@ def write_entry(items: Items, folder: Path, *, what: str, form: Form, num_worker
     (folder / JOURNAL).unlink()
     if not tally.n_masks:
         (folder / "masks.npy").unlink(missing_ok=True)
-    tell_findings(tally, what, form, entry.arrays[0].dtype)
+    tell_findings(tally, what)
 
 
 def tell_start(chunks: Chunks, what: str) -> None:
@@ -65,21 +66,29 @@ def tell_start(chunks: Chunks, what: str) -> None:
     log.info("preparing %s: %d images to %d px (%s, resize=%s)%s", what, n, form.size, FILTER, form.resize, after)
 
 
-def tell_findings(tally: Tally, what: str, form: Form, dtype: np.dtype) -> None:
-    """What the user should know of the images, and what speaks against the window."""
+def tell_findings(tally: Tally, what: str) -> None:
+    """What the user should know of the images."""
     for path, reason in tally.failures[:TOLD]:
         log.warning("%s: %s: %s", what, path, reason)
     for note, count in tally.notes.items():
         log.info("%s: %d images %s", what, count, note)
+
+
+def doubts_of(tally: Tally, form: Form, dtype: np.dtype) -> Iterator[str]:
+    """What speaks against the window, or for one. dtype: of the prepared images."""
     if form.window is None and dtype == np.uint16 and tally.largest < 2**15:
         dark = f"no value of its 16-bit images is above {tally.largest} of 65535"
         seen = f"the networks see [-1, {tally.largest / 65535 * 2 - 1:.3f}]"
         remedy = "set dataset.window=[low,high], or dataset.percentiles=[0.5,99.5]"
-        log.warning("%s: %s: %s; %s", what, dark, seen, remedy)
-    if form.window is not None and tally.n_outside > tally.n_probed / 2:
+        yield f"{dark}: {seen}; {remedy}"
+    if form.window is not None and tally.n_clipped:
         low, high = form.window
-        outside = f"{tally.n_outside / tally.n_probed:.0%} of its values lie outside the window [{low:g},{high:g}]"
-        log.warning("%s: %s and become black or white: check dataset.window", what, outside)
+        images = f"{tally.n_clipped} of its {tally.n_read} images have more than half of their values"
+        share = f"{tally.n_outside / tally.n_values:.0%} of all"
+        yield f"{images} outside the window [{low:g},{high:g}], black or white then ({share}): check dataset.window"
+    if 0 < tally.n_shallow < tally.n_read:
+        mixed = f"{tally.n_shallow} of its {tally.n_read} images have 8 bits and the others more"
+        yield f"{mixed}: the window takes their values for the same unit: bring the files to equal bits"
 
 
 def partial_of(folder: Path) -> Path:

@@ -82,8 +82,14 @@ def test_images_stay_on_disk_until_they_are_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES / 1.0, r"image 0 is unreadable \(values from 1\.0 to 2\d\d\.0 do not lie in \[0, 1\].*, and so are 19"),
-        (np.array([0.5, np.nan]).repeat(81).reshape(2, 9, 9), "image 1 is unreadable .values from nan to nan"),
+        (
+            IMAGES / 1.0,
+            r"20 of its 20 images cannot be used without a window, such as image 0 \(values from 1\.0 to 2\d\d\.0",
+        ),
+        (
+            np.array([0.5, np.nan]).repeat(81).reshape(2, 9, 9),
+            r"image 1 is unreadable \(some of its values are no numbers",
+        ),
         (IMAGES.astype(np.int64), "of type int64"),
         (random_images(2, 5, 9, 9), r"shape \(2, 5, 9, 9\): N×H×W or N×H×W×C"),
         (random_images(9, 9), r"shape \(9, 9\)"),
@@ -139,14 +145,23 @@ def test_groups_that_are_none(groups: np.ndarray, tmp_path: Path) -> None:
 
 def test_as_many_groups_as_images(tmp_path: Path) -> None:
     source = write(tmp_path / "a.npz", images=IMAGES[:3], groups=np.arange(2))
-    with pytest.raises(UserError, match=r"'images': 3, .*'groups': 2.*must be equal"):
+    with pytest.raises(UserError, match=r"a\.npz: groups are 2 for 3 images: one for each image is needed$"):
         load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
 
 
 def test_as_many_labels_as_images(tmp_path: Path) -> None:
     source = write(tmp_path / "a.npz", images=IMAGES[:3], labels=np.arange(2))
-    with pytest.raises(UserError, match=r"'images': 3, 'labels': 2.*must be equal"):
+    with pytest.raises(UserError, match=r"a\.npz: labels are 2 for 3 images: one for each image is needed$"):
         load_split(source, "test", name="array", size=9, channels=1, data_dir=tmp_path)
+    source = write(tmp_path / "b.npz", test_images=IMAGES[:3], test_labels=np.arange(4))
+    with pytest.raises(UserError, match=r"b\.npz: test_labels are 4 for 3 images"):
+        source.read("test", tmp_path)
+
+
+def test_images_with_and_without_a_split_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.npz", images=IMAGES, train_images=IMAGES)
+    with pytest.raises(UserError, match=r"a\.npz: has images and train_images: rename or remove one of them"):
+        load_split(source, "train", name="array", size=9, channels=1, data_dir=tmp_path)
 
 
 def test_labels_of_no_images_are_refused(tmp_path: Path) -> None:

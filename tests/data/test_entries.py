@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from advvae.data import chunks, entries, load_split
+from advvae.data import chunks, entries, load_split, told
 from advvae.data.cuts import split_rows
 from advvae.data.source import Form
 from advvae.errors import UserError
@@ -48,23 +48,40 @@ def test_unreadable_images_are_left_out(tmp_path: Path) -> None:
     assert listed(tmp_path) == [["path", "reason"], ["7.png", REASON], ["50.png", REASON]]
 
 
-def test_each_load_tells_of_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_process_tells_of_what_is_left_out_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers = [1, 2, 3, 4]
     source = with_broken(*numbers, left_out=[("absent.png", "there is no such file"), ("Ü.png", "its row says so")])
     prepared(tmp_path, source, channels=1, max_unreadable=0.04)
     assert listed(tmp_path)[-2:] == [["absent.png", "there is no such file"], ["Ü.png", "its row says so"]]
     (entry,) = folders(tmp_path / "cache")
-    told = f"given test: 4 unreadable images, 2 files or rows left out, listed in {entry}/left_out.csv"
-    assert caplog.messages == [*(f"given test: {number}.png: {REASON}" for number in (1, 2, 3)), told]
+    line = f"given test: 4 unreadable images, 2 files or rows left out, listed in {entry}/left_out.csv"
+    assert caplog.messages == [*(f"given test: {number}.png: {REASON}" for number in (1, 2, 3)), line]
     caplog.clear()
     prepared(tmp_path, source, channels=1, max_unreadable=0.04)
-    assert caplog.messages == [told]
+    assert not caplog.messages
+    monkeypatch.setattr(told, "told", set())  # as in a new process
+    prepared(tmp_path, source, channels=1, max_unreadable=0.04)
+    assert caplog.messages == [line]
 
 
 def test_nothing_left_out_is_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     prepared(tmp_path, with_broken(), channels=1)
     assert not caplog.messages
     assert not list(tmp_path.glob("cache/*/left_out.csv"))
+
+
+def test_a_window_that_is_missing_is_asked_for(tmp_path: Path) -> None:
+    remedy = "set dataset.window=[low,high] or dataset.percentiles=[0.5,99.5]"
+    for images, reason in (
+        (np.full((3, 9, 9), 7.5), "values from 7.5 to 7.5 do not lie in [0, 1]"),
+        (np.zeros((3, 9, 9), np.int16), "values of type int16, where uint8, uint16 or float in [0, 1] is needed"),
+    ):
+        with pytest.raises(UserError) as error:
+            prepared(tmp_path, Given(images), channels=1)
+        told = "given test: 3 of its 3 images cannot be used without a window, such as image 0"
+        assert str(error.value) == f"{told} ({reason}): {remedy}"
 
 
 def test_more_unreadable_images_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

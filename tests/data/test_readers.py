@@ -104,6 +104,9 @@ def test_volumes_without_the_slices_are_told(tmp_path: Path, caplog: pytest.LogC
         assert places(paths, parse_slices(["axial", 5])) == []
     told = "2 volumes have none of the slices that dataset.slices asks for, such as "
     assert caplog.messages == [f"{told}{paths[0]}"]
+    refusal = rf"^dataset\.slices=\['axial', 5\] leaves no image of the volumes in {tmp_path}: widen it"
+    with pytest.raises(UserError, match=refusal):
+        Folder(str(tmp_path), slices=["axial", 5]).read("train", tmp_path)
 
 
 @pytest.mark.parametrize("package", ["pydicom", "nibabel"])

@@ -402,3 +402,17 @@ def test_importing_the_sources_and_the_names_of_shifts_imports_no_torch() -> Non
     modules = ", ".join(f"advvae.data.{name}" for name in SOURCES)
     code = f"import sys, {modules}; sys.exit(sum(name in sys.modules for name in ('torch', 'sklearn', 'medmnist')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("window", "colour"), [((100, 200), "black"), ((99, 200), "black"), ((-9, 0), "white")])
+def test_training_images_that_a_window_makes_black_or_white_are_refused(
+    window: tuple[int, int], colour: str, load: Any
+) -> None:
+    """The images have the values from 0 to 99."""
+    told = rf"dataset.window=\[{window[0]},{window[1]}\] makes all training images of numbered {colour}: give it in"
+    with pytest.raises(UserError, match=told):
+        load("train", window=window)
+    assert len(load("test", window=window)) == 50  # which may be outliers
+    assert len(load("train", window=(98, 200))) == 90  # one image has another value
+    with pytest.raises(UserError, match=r"\[98,200\] makes all training images of numbered black"):
+        load("train", window=(98, 200), drop_classes=["c9"])

@@ -239,9 +239,9 @@ def test_source_that_gives_nothing(tmp_path: Path) -> None:
 
 
 def test_images_that_are_none_are_named_by_their_number(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"given test: image 0 is unreadable \(values of type int64.* 299 more of its 300"
-    ):
+    with pytest.raises(UserError, match=r"given test: image 0 is unreadable \(shape .* 299 more of its 300"):
+        prepared(tmp_path, Given(np.zeros((300, 9, 9, 7), np.uint8)))
+    with pytest.raises(UserError, match=r"given test: 300 of its 300 images .* such as image 0 \(values of type int64"):
         prepared(tmp_path, Given(IMAGES.astype(np.int64)))
 
 

@@ -165,7 +165,8 @@ def test_missing_column_names_those_found(tmp_path: Path) -> None:
     [
         (["path,label,label", "a,x,y"], "has several columns label: rename all but one"),
         (["path,label", "a,x,y"], "row 2 has 3 cells and the header 2: quote what holds a separator"),
-        (["path", 'a"', '"b'], "cannot be read as a CSV file (unexpected end of data)"),
+        (["path", 'a"', '"b'], "row 3 cannot be read (unexpected end of data): look for a quote"),
+        (["path,label", "", "a,x", 'b,"y', "c,z", 'd,"z"'], "row 4 cannot be read (',' expected after '\"')"),
         (["path,label", ",x"], "lists no images"),
         (["path"], "lists no images"),
     ],

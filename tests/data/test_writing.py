@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advvae.data import chunks, writing
+from advvae.data import chunks, told, writing
 from advvae.data.chunks import Tally
 from advvae.data.entries import Prepared
 from advvae.errors import UserError
@@ -232,27 +232,48 @@ def test_images_that_can_be_read_by_now_are(data_dir: Path) -> None:
 def test_a_window_that_does_not_fit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = np.zeros((20, 9, 9), np.int16)
     images[:, :4] = 500  # 36 of 81 values
-    message = "given test: 56% of its values lie outside the window [1,1000] and become black or white: check "
-    prepared(tmp_path, Given(images), channels=1, window=(1, 1000))
-    assert caplog.messages == [message + "dataset.window"]
+    mixed = images.copy()
+    mixed[:15, 4] = 500  # 45 of 81; of all values, 765 of 1620 are 0
+    message = "given test: 5 of its 20 images have more than half of their values outside the window [1,1000], black or"
+    for _ in range(2):
+        prepared(tmp_path, Given(mixed), channels=1, window=(1, 1000))
+        assert caplog.messages == [f"{message} white then (47% of all): check dataset.window"]
     caplog.clear()
     prepared(tmp_path, Given(images), channels=1, window=(0, 1000))  # many values are black, but none outside
     prepared(tmp_path, Given(images), channels=1, window=(-1000, 400))
     assert not caplog.messages
 
 
+def test_files_of_8_and_more_bits_under_one_window_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [*SHALLOW[:15], *[DEEP] * 5]
+    message = "given test: 15 of its 20 images have 8 bits and the others more: the window takes their values for the "
+    for _ in range(2):  # prepared, and then loaded by another process
+        prepared(tmp_path, Given(images), channels=1, window=(0, 4095))
+        assert caplog.messages == [f"{message}same unit: bring the files to equal bits"]
+        caplog.clear()
+        monkeypatch.setattr(told, "told", set())
+    prepared(tmp_path, Given(images), channels=1)
+    prepared(tmp_path, Given(SHALLOW), channels=1, window=(0, 255))
+    prepared(tmp_path, Given([DEEP] * 3), channels=1, window=(0, 4095))
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
-    ("resize", "told"),
+    ("resize", "message"),
     [
         ("crop", "3 images are not square; of these, the centred square is used (resize=crop)"),
         ("pad", "3 images are not square; these get black edges (resize=pad)"),
         ("squash", "1 images change their aspect ratio by more than 10 % (resize=squash; crop and pad keep it)"),
     ],
 )
-def test_what_resizing_does_is_told(resize: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_resizing_does_is_told(
+    resize: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shapes = [(10, 10), (11, 10), (20, 22), (10, 12)]  # the second and third by 10 %, not more
     with caplog.at_level(logging.INFO):
         prepared(tmp_path, Given([np.zeros(shape, np.uint8) for shape in shapes]), channels=1, resize=resize)
-    assert f"given test: {told}" in caplog.messages
+    assert f"given test: {message}" in caplog.messages
     start = f"given test: 4 images to 8 px ({writing.FILTER}, resize={resize})"
     assert f"preparing {start}" in caplog.messages

@@ -220,7 +220,7 @@ def test_all_splits_of_an_array_with_what_cannot_be_read(run: Screen, tmp_path: 
     assert scores_of(tmp_path / "run") == [51, 102, 51, 51]
     (unreadable,) = read(tmp_path / "run" / "unreadable.csv")
     assert (unreadable["path"], unreadable["index"]) == (f"{place}:train", "1")
-    assert "nan" in unreadable["reason"]
+    assert "no numbers (NaN)" in unreadable["reason"]
 
 
 def scans_of_every_kind(folder: Path) -> Path:
