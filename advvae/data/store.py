@@ -21,7 +21,7 @@ from advvae.data.source import Form, Items, Source
 from advvae.data.writing import partial_of, write_entry
 from advvae.errors import UserError
 
-FORMAT = 4  # of entries; a change of how they are made or laid out raises it
+FORMAT = 5  # of entries; a change of how they are made or laid out raises it
 
 
 def prepare(
@@ -108,7 +108,7 @@ def file_facts(path: Path) -> tuple[str, int, int]:
 def checked(items: Items, what: str) -> Items:
     """The items, when they are whole. Raises UserError otherwise: sources may be a user's own code."""
     counts = {"images": len(items.images), "labels": len(items.labels)}
-    for part in ("paths", "groups", "masks"):
+    for part in ("paths", "groups", "names", "masks"):
         if (values := getattr(items, part)) is not None:
             counts[part] = len(values)
     if len(set(counts.values())) > 1:
