@@ -10,16 +10,20 @@ import glob
 import hashlib
 import inspect
 import json
+import logging
 import pickle
 import shutil
 from pathlib import Path
 
+from advvae.data.cuts import official_split
 from advvae.data.entries import Prepared, load_entry
 from advvae.data.images import FILTER
 from advvae.data.locks import found_or_made
 from advvae.data.source import Form, Items, Source
 from advvae.data.writing import partial_of, write_entry
 from advvae.errors import UserError
+
+log = logging.getLogger(__name__)
 
 FORMAT = 5  # of entries; a change of how they are made or laid out raises it
 
@@ -74,6 +78,18 @@ def digest(source: Source, split: str, shape: object, data_dir: Path) -> str:
     }
     text = json.dumps(facts, sort_keys=True, default=content_of)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def normals_digest(source: Source, name: str, data_dir: Path) -> str | None:
+    """A digest of all that train and val are read from; None where that is not at hand, which is said."""
+    try:
+        official = dict.fromkeys(official_split(split, source.splits, name) for split in ("train", "val"))
+        if hasattr(source, "files") and not all(source.files(split, data_dir) for split in official):
+            raise UserError("its files are not there")
+        return " ".join(digest(source, split, None, data_dir) for split in official)
+    except (UserError, OSError) as error:
+        log.warning("%s: whether it has changed since scores were fitted cannot be told: %s", name, error)
+        return None
 
 
 def content_of(value: object) -> str:
