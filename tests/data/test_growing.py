@@ -15,6 +15,7 @@ from advvae.data.array import Array
 from advvae.data.cuts import split_rows
 from advvae.data.files import Folder
 from advvae.data.source import Source
+from advvae.data.window import percentile_window
 from tests.data.medical_files import write_dicom
 
 SPLITS = ("train", "val", "test")
@@ -147,3 +148,12 @@ def test_sets_without_names_are_divided_by_number(tmp_path: Path) -> None:
         assert found.rows.tolist() == split_rows(name, ["train"], 100).tolist()
         order = np.random.default_rng(0).permutation(len(found))
         assert found.halves()[0].rows.tolist() == sorted(found.rows[order[: (len(found) + 1) // 2]].tolist())
+
+
+def test_a_window_is_taken_of_the_same_training_images(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    for name, part in parts_of(write_images(root, NAMES), root, tmp_path).items():
+        pixels = np.tile(np.arange(8, dtype=np.uint8), (8, 1))
+        Image.fromarray(pixels if part == "train " else pixels + 99).save(root / name)
+    window = percentile_window(Folder(str(root)), [0, 100], name="growing", size=8, data_dir=tmp_path)
+    assert window == (0, 7)
