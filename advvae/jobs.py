@@ -133,12 +133,19 @@ class Job:
         return loaded.config.get("seed", self.config.seed) if loaded else self.config.seed
 
     def identity(self) -> dict[str, str]:
-        """All that a fitted score depends on, beside its own settings."""
+        """All that a fitted score depends on, beside its own settings; published sets do not change, others may."""
+        from advvae.data.store import normals_digest
+        from advvae.outlier.detector_file import ABSENT
+
         config = self.config
         values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss")}
         values["seed"] = self.fit_seed
         weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight")}
-        return checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
+        identity = checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
+        if is_private(self.source):
+            data_dir = Path(config.data_dir).expanduser()
+            identity["images"] = normals_digest(self.source, config.dataset["name"], data_dir) or ABSENT
+        return identity
 
     def trained_networks(self) -> "AdversarialVAE":
         """The networks with the weights that were loaded."""

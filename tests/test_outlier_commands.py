@@ -111,6 +111,49 @@ def test_screening_needs_no_training_images(advvae: Command) -> None:
     assert not advvae.data_dir.exists()
 
 
+@pytest.mark.parametrize("table_of_labels", [True, False])
+def test_a_detector_is_made_anew_when_the_images_are_others(advvae: Command, table_of_labels: bool) -> None:
+    """Their files are known by size and time, and so is a table, whose path stays the same."""
+    scans, csv_file = advvae.cwd / "scans", advvae.cwd / "scans.csv"
+    scans.mkdir()
+    for number in range(61):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(scans / f"{number}.png")
+    names = [f"{number}.png,{number % 2}" for number in range(61)]
+    csv_file.write_text("\n".join(["path,label", *names]))
+    (scans / "60.png").rename(advvae.cwd / "60.png")
+    own = ["dataset=folder", "dataset.root=scans", *(["dataset.csv=scans.csv"] if table_of_labels else [])]
+    run = advvae("mode=train", *own, *TINY).folder
+    typed = ("mode=outlier", f"checkpoint={run}", "out_datasets=[vflip]", "scores=[latent_gmm]", "baselines=false")
+    assert "fitted on" in advvae(*typed).output
+    assert "fitted on" not in advvae(*typed).output
+    if table_of_labels:
+        csv_file.write_text("\n".join(["path,label", *names[1:]]))
+    else:
+        (advvae.cwd / "60.png").rename(scans / "60.png")
+    assert "fitted on" in advvae(*typed).output
+    assert "fitted on" not in advvae(*typed).output
+
+
+def test_screening_needs_no_images_of_ones_own_either(advvae: Command) -> None:
+    scans = advvae.cwd / "scans"
+    scans.mkdir()
+    for number in range(60):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(scans / f"{number}.png")
+    run = advvae("mode=train", "dataset=folder", "dataset.root=scans", *TINY).folder
+    scores = ("scores=[latent_gmm]", "baselines=false")
+    assert advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[vflip]", *scores).status == 0
+    scans.rename(advvae.cwd / "inbox")
+    scans.mkdir()
+    result = advvae("mode=screen", f"checkpoint={run}", "input=inbox", *scores)
+    assert result.status == 0, result.errors
+    assert "fitted on" not in result.output
+    told = "folder: whether it has changed since scores were fitted cannot be told: its files are not there"
+    assert told in " ".join((result.output + result.errors).split())
+    assert len(table(result.folder / "screen.csv")) == 60
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -138,9 +138,9 @@ def test_rows_of_frames_say_which(advvae: Command, tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep_scans(advvae: Command) -> Command:
-    """80 DICOM files whose values lie between 1000 and 1200, in the folder images; every fourth is called odd."""
+    """160 DICOM files whose values lie between 1000 and 1200, in the folder images; every fourth is called odd."""
     random = np.random.default_rng(0)
-    for number in range(80):
+    for number in range(160):
         pixels = random.integers(1000, 1200, (9, 9), dtype=np.uint16)
         write_dicom(advvae.cwd / "images" / ("odd" if number % 4 == 0 else "normal") / f"{number}.dcm", pixels)
     return advvae

@@ -1,7 +1,11 @@
-"""Which images of which official split train, val and test are; no patient is in two of them."""
+"""Which images of which official split train, val and test are; no patient is in two of them.
+
+Where images have groups or names, these alone decide: a file that comes or goes moves no other to another split.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,45 +31,71 @@ def official_split(split: str, official: Sequence[str], name: str) -> str:
     raise UserError(f"{name}: has no images for {split}: it has only {', '.join(official)}")
 
 
-def split_rows(split: str, official: Sequence[str], n: int, groups: np.ndarray | None = None) -> torch.Tensor:
+def split_rows(
+    split: str, official: Sequence[str], n: int, groups: np.ndarray | None = None, names: Sequence[str] | None = None
+) -> torch.Tensor:
     """(m,) int64, rising: the rows of `split` in the official split of n images that it lies in.
 
-    What an official split does not give is cut from train: first 20 % to test on, then 10 % of the rest to validate.
-    groups: as in Items; each stays whole, so shares are as near as that allows. Where there are enough groups, each
-        split has one at least, and validation two, for its halves.
+    What an official split does not give is cut from train: first 20 % to test on, then 10 % of the rest to validate;
+    with groups or names each of these falls in a split with that chance.
+    groups, names: as in Items; each group stays whole. Where there are enough, each split has one at least, and
+        validation two, for its halves: only in sets so small does one that is added move others.
     """
     if official_split(split, official, "") != "train":
         return torch.arange(n)
-    order, ends = fixed_order(n, groups)
+    ranks, places = ordered(n, groups, names, "split")
+    n_units = n if places is None else len(places)
     n_test = n_val = 0
+    least_val = 1 if places is None else 2
     if "test" not in official and "val" not in official:
-        n_test = nearest_end(ends, max(1, round(TEST_SHARE * n)), left=2)
+        wanted = round(TEST_SHARE * n) if places is None else n_below(TEST_SHARE, places)
+        n_test = within(wanted, n_units, left=least_val + 1)
     if "test" not in official or "val" not in official:
-        wanted = max(1, round(VAL_SHARE * (n - n_test)))
-        n_val = nearest_end(ends[ends > n_test] - n_test, wanted, left=1, least=1 if groups is None else 2)
-    test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
-    return {"test": test, "val": val, "train": train}[split].sort().values
+        start = TEST_SHARE if n_test else 0
+        end = start + VAL_SHARE * (1 - start)
+        wanted = round(VAL_SHARE * (n - n_test)) if places is None else n_below(end, places) - n_test
+        n_val = within(wanted, n_units - n_test, left=1, least=least_val)
+    first, last = {"test": (0, n_test), "val": (n_test, n_test + n_val), "train": (n_test + n_val, n_units)}[split]
+    return torch.from_numpy(((first <= ranks) & (ranks < last)).nonzero()[0])
 
 
-def fixed_order(n: int, groups: np.ndarray | None = None) -> tuple[torch.Tensor, np.ndarray]:
-    """The same permutation of n at all times, whatever the seed of a run. NumPy's, which is stable across versions.
+def half_rows(n: int, groups: np.ndarray | None, names: Sequence[str] | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two int64 tensors, rising: the rows of each half of n images; see Split.halves."""
+    ranks, places = ordered(n, groups, names, "halves")
+    n_units, wanted = (n, (n + 1) // 2) if places is None else (len(places), n_below(0.5, places))
+    first = ranks < within(wanted, n_units, left=1)
+    return torch.from_numpy(first.nonzero()[0]), torch.from_numpy((~first).nonzero()[0])
 
-    groups: (n,), as in Items; None = each image is one by itself. It is the groups that are permuted.
-    Returns (n,) int64, the images of each group side by side, and (n_groups,), where each group ends in it.
+
+def ordered(
+    n: int, groups: np.ndarray | None, names: Sequence[str] | None, purpose: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is divided, in the order in which it is: groups, else names by their places, else single images.
+
+    Returns (n,) int64, the rank of each image's group, and (n_groups,) the places of these, rising. Without groups and
+    names the order is the same permutation of n whatever the seed of a run (NumPy's, stable across versions), and
+    there are no places.
     """
-    if groups is None:
-        return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(torch.int64), np.arange(1, n + 1)
-    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(0).permutation(len(sizes))
-    places = order.argsort()[numbers]  # of each image's group in that order
-    return torch.from_numpy(places.argsort(kind="stable")).to(torch.int64), sizes[order].cumsum()
+    if groups is not None:
+        names = [str(group) for group in np.asarray(groups).tolist()]
+    if names is None:
+        return np.random.default_rng(0).permutation(n).argsort(), None
+    places = sorted((place(name, purpose), name) for name in set(names))
+    ranks = {name: rank for rank, (_, name) in enumerate(places)}
+    return np.array([ranks[name] for name in names], dtype=np.int64), np.array([number for number, _ in places])
 
 
-def nearest_end(ends: np.ndarray, wanted: int, *, left: int, least: int = 1) -> int:
-    """The end of a group nearest to `wanted` images, the lower of two; 0 = there are no groups.
+def place(name: str, purpose: str) -> float:
+    """A number in [0, 1) that follows from the name alone, and is another one for each purpose."""
+    digest = hashlib.sha256(f"{purpose}/{name}".encode("utf-8", "surrogatepass")).digest()  # a name need not be UTF-8
+    return int.from_bytes(digest[:6], "big") / 2**48
 
-    ends: (n_groups,) rising. left, least: groups that stay behind it and lie before it, if there are so many.
-    """
-    most = max(1, len(ends) - left)
-    possible = ends[min(least, most) - 1 : most]
-    return int(possible[np.abs(possible - wanted).argmin()]) if len(possible) else 0
+
+def n_below(end: float, places: np.ndarray) -> int:
+    return int(np.searchsorted(places, end))
+
+
+def within(wanted: int, n: int, *, left: int, least: int = 1) -> int:
+    """`wanted` of n, but `least` and so few that `left` are left over, as far as n allows."""
+    most = min(n, max(1, n - left))
+    return min(max(wanted, least), most)

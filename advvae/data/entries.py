@@ -37,10 +37,10 @@ class Prepared:
     """An official split: the N images of it that could be read.
 
     images: (N, C, H, W) uint8 or uint16, in memory when small, else mapped.
-    labels, classes, paths, groups: as in Items.
+    labels, classes, paths, groups, names: as in Items.
     masks: (N, H, W) uint8, in memory when small, else mapped: 0 normal, 1 anomalous, 2 not known; None = of no image.
     numbers: (N,) int64, rising: the numbers that these images have among all of the source.
-    source_groups: (n_source,) the groups of all images of the source; None = there are none.
+    source_groups, source_names: (n_source,) those of all images of the source, as in Items; None = there are none.
     left_out: what is missing.
     doubts: lines on what speaks against the window that the images were prepared with.
     """
@@ -50,9 +50,11 @@ class Prepared:
     classes: Sequence[str]
     paths: Sequence[str] | None
     groups: np.ndarray | None
+    names: Sequence[str] | None
     masks: torch.Tensor | None
     numbers: np.ndarray
     source_groups: np.ndarray | None
+    source_names: Sequence[str] | None
     left_out: LeftOut
     doubts: Sequence[str]
 
@@ -106,7 +108,7 @@ def load_entry(folder: Path) -> Prepared | None:
         unreadable = [(number, path, reason) for number, path, reason in facts["unreadable"]]
         left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
         doubts = [str(doubt) for doubt in facts["doubts"]]
-        classes, paths, groups = facts["classes"], facts["paths"], facts["groups"]
+        classes, paths, groups, names = (facts[part] for part in ("classes", "paths", "groups", "names"))
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     numbers = np.delete(np.arange(len(labels)), [number for number, *_ in unreadable])
@@ -118,9 +120,11 @@ def load_entry(folder: Path) -> Prepared | None:
         classes,
         None if paths is None else [paths[number] for number in numbers],
         None if groups is None else np.array(groups)[numbers],
+        None if names is None else [names[number] for number in numbers],
         masks,
         numbers,
         None if groups is None else np.array(groups),
+        names,
         left_out,
         doubts,
     )
@@ -147,6 +151,7 @@ def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int], 
         "classes": [str(name) for name in items.classes],
         "paths": None if items.paths is None else [str(path) for path in items.paths],
         "groups": None if items.groups is None else np.asarray(items.groups).tolist(),
+        "names": None if items.names is None else [str(name) for name in items.names],
         "unreadable": tally.unreadable,
         "n_others": len(items.left_out),
         "n_bad_masks": len(tally.bad_masks),

@@ -108,15 +108,18 @@ class Folder:
         shown = [entry_of[place.path] for place in images]  # a file is shown once for each of its images
         grouped = listing.has_groups or len({place.path for place in images}) < len(images)
         left_out = [*listing.left_out, *mismatched]
-        home = self.splits[0]  # of what belongs to no split
+        home, folder = self.splits[0], self.folder  # home of what belongs to no split
+        names = [name_in(folder, entry.path) for entry in shown]
+        groups = [entry.group or name for entry, name in zip(shown, names, strict=True)]
         return Items(
             ImageFiles(images),
             listing.numbers(shown),
             listing.classes,
             paths=[str(place) for place in images],
-            groups=np.array([entry.group or str(entry.path) for entry in shown]) if grouped else None,
+            groups=np.array(groups) if grouped else None,
             masks=MaskFiles(masks) if any(masks) else None,
             left_out=[(item.path, item.reason) for item in left_out if (item.split or home) == split],
+            names=names,
         )
 
     def nothing_in(self, split: str) -> UserError:
@@ -194,6 +197,13 @@ class Folder:
 def class_of(path: Path, folder: Path) -> str:
     inside = path.relative_to(folder).parts
     return inside[0] if len(inside) > 1 else ""
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """What a file of a set in `folder` is called, wherever the set lies and on every system."""
+    path, folder = path.absolute(), folder.absolute()
+    inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return Path(os.path.normpath(inside)).as_posix()
 
 
 def below(path: str, folder: Path) -> str:

@@ -29,6 +29,9 @@ class Items:
     masks: for each image, where it is anomalous: an image of the same height and width whose values are not 0 there,
         asked for one by one too; None = it is not known of this image. None instead of them all = of no image.
     left_out: what the source found and does not give as an image: (path, reason).
+    names: of each image, what stays the same when the set is moved or grows, such as its path in the set's folder.
+        Where there are groups these, else the names decide in which split an image is that has to be cut; without both
+        it is the number of images, and shares are exact.
     """
 
     images: Sequence[np.ndarray | Image.Image]
@@ -38,6 +41,7 @@ class Items:
     groups: np.ndarray | None = None
     masks: Sequence[np.ndarray | Image.Image | Raw | None] | None = None
     left_out: Sequence[tuple[str, str]] = ()
+    names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)

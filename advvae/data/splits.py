@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from advvae.data.chunks import one_line
 from advvae.data.classes import chosen_rows, label_names
-from advvae.data.cuts import fixed_order, nearest_end, official_split, split_rows
+from advvae.data.cuts import half_rows, official_split, split_rows
 from advvae.data.entries import IN_MEMORY, Prepared
 from advvae.data.images import raw_values
 from advvae.data.source import SPLITS, Form, Source
@@ -35,7 +35,7 @@ class Split:
     images: (N, C, H, W) uint8 or uint16, in memory or memory-mapped: all images of the official split.
     rows: (n,) int64, this split's rows of `images`.
     official_split: the official split that `rows` number; "train" for a validation split that was cut from it.
-    labels, classes, paths, groups: as in Items, of these n images.
+    labels, classes, paths, groups, names: as in Items, of these n images.
     masks: (N, H, W) uint8, in memory or memory-mapped, of all images of the official split as `images` is: 0 where an
         image is normal, 1 where it is anomalous, 2 where that is not known. None = it is known of no image.
     transform: what `batches` does to each batch: (images (B, C, H, W) float32 in [-1, 1], their rows (B,) int64 on the
@@ -55,6 +55,7 @@ class Split:
     masks: torch.Tensor | None = None
     transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     crop: int | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,18 +78,19 @@ class Split:
         """The images at these positions (int64, from 0 to n − 1), in this order."""
         chosen = positions.tolist()
         paths = None if self.paths is None else [self.paths[i] for i in chosen]
+        names = None if self.names is None else [self.names[i] for i in chosen]
         groups = None if self.groups is None else self.groups[chosen]
-        return replace(self, rows=self.rows[positions], labels=self.labels[chosen], paths=paths, groups=groups)
+        rows, labels = self.rows[positions], self.labels[chosen]
+        return replace(self, rows=rows, labels=labels, paths=paths, groups=groups, names=names)
 
     def halves(self) -> tuple[Split, Split]:
         """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more.
 
-        No group is in both: halves of groups are as equal as whole groups make them, and of a single one the second
-        is empty.
+        A group, or a name where there are no groups, falls in either with equal chance, by what it is called. Where
+        there are two, neither half is empty; of a single one the second is.
         """
-        order, ends = fixed_order(len(self), self.groups)
-        middle = nearest_end(ends, (len(self) + 1) // 2, left=1)
-        return self.subset(order[:middle].sort().values), self.subset(order[middle:].sort().values)
+        select, calibrate = half_rows(len(self), self.groups, self.names)
+        return self.subset(select), self.subset(calibrate)
 
     def label_names(self) -> list[str]:
         """One string per image: its class, several joined by ";", "" if it is unlabelled."""
@@ -221,7 +223,9 @@ def load_split(
     labels = prepared.labels[rows.numpy()]
     paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
     groups = None if prepared.groups is None else prepared.groups[rows.numpy()]
-    whole = Split(name, split, prepared.images, rows, official, labels, prepared.classes, paths, groups, prepared.masks)
+    names = None if prepared.names is None else [prepared.names[row] for row in rows.tolist()]
+    images, classes, masks = prepared.images, prepared.classes, prepared.masks
+    whole = Split(name, split, images, rows, official, labels, classes, paths, groups, masks, names=names)
     chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
@@ -248,7 +252,8 @@ def rows_of(split: str, official: Sequence[str], prepared: Prepared) -> torch.Te
 
     All images of the source are divided, and then the unreadable ones left out: these move no other to another split.
     """
-    members = split_rows(split, official, prepared.left_out.n_source, prepared.source_groups)
+    n_source, groups, names = prepared.left_out.n_source, prepared.source_groups, prepared.source_names
+    members = split_rows(split, official, n_source, groups, names)
     return torch.from_numpy(np.isin(prepared.numbers, members.numpy()).nonzero()[0])
 
 

@@ -15,6 +15,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+from advvae.data.cuts import official_split
 from advvae.data.entries import Prepared, load_entry
 from advvae.data.images import FILTER
 from advvae.data.locks import found_or_made
@@ -82,6 +83,18 @@ def digest(source: Source, split: str, shape: object, data_dir: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def normals_digest(source: Source, name: str, data_dir: Path) -> str | None:
+    """A digest of all that train and val are read from; None where that is not at hand, which is said."""
+    try:
+        official = dict.fromkeys(official_split(split, source.splits, name) for split in ("train", "val"))
+        if hasattr(source, "files") and not all(source.files(split, data_dir) for split in official):
+            raise UserError("its files are not there")
+        return " ".join(digest(source, split, None, data_dir) for split in official)
+    except (UserError, OSError) as error:
+        log.warning("%s: whether it has changed since scores were fitted cannot be told: %s", name, error)
+        return None
+
+
 def content_of(value: object) -> str:
     """A digest of an argument that is no plain value; only its type where there is none (a lock, a file)."""
     try:
@@ -114,7 +127,7 @@ def file_facts(path: Path) -> tuple[str, int, int]:
 def checked(items: Items, what: str) -> Items:
     """The items, when they are whole. Raises UserError otherwise: sources may be a user's own code."""
     counts = {"images": len(items.images), "labels": len(items.labels)}
-    for part in ("paths", "groups", "masks"):
+    for part in ("paths", "groups", "names", "masks"):
         if (values := getattr(items, part)) is not None:
             counts[part] = len(values)
     if len(set(counts.values())) > 1:

@@ -55,7 +55,7 @@ def percentile_window(
 
     def make(cache: Path) -> Path:
         items = checked(source.read(official, data_dir), f"{name} {official}")
-        rows = split_rows("train", source.splits, len(items.labels), items.groups).numpy()
+        rows = split_rows("train", source.splits, len(items.labels), items.groups, items.names).numpy()
         rows = rows[chosen_rows(items.labels[rows], items.classes, name=name, **classes)]
         window = np.percentile(values_of(items, rows, what, num_workers), percentiles, overwrite_input=True)
         path = cache / entry()  # only now: a download has made new files

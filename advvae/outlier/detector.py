@@ -133,7 +133,7 @@ def make_detector(
         crop: side of the crops that the networks were trained on; None = whole images.
         known: a detector file to take scores from; None, or no such file = make all.
         identity: all that scores follow from beside their recipe: checksums of the networks, seed, dataset and
-            classes, size, crop. Only what was saved under an equal one is taken.
+            classes, size, crop, and a user's own files. Only what was saved under an equal one is taken.
 
     Raises:
         UserError: `fuse` names a score that is not there; a score gives something else than finite numbers.

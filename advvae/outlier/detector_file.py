@@ -4,7 +4,8 @@ It loads with `torch.load(path, weights_only=True)` into nested dicts of tensors
 
     format      version of this layout
     detectors   of each identity, the newest first:
-        identity    what the scores were made from: checksums of the networks, dataset, seed
+        identity    what the scores were made from: checksums of the networks, dataset, seed,
+                    and of a user's own set what its files are (images)
         scores      of each score: recipe, state, and its values of both halves of validation (selection, calibration)
         groups      the group of each calibration image as a number, or None; no name of a patient is in the file
 """
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 IDENTITIES = 4  # the newest that a file keeps, such as seeds
+ABSENT = "absent"  # an identity's `images` where these are not at hand: scores made from any are taken
 LEARNT = ("state", "_copied")  # attributes of a score that are no part of its recipe
 
 
@@ -108,13 +110,16 @@ def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
     before: list[SavedDetector] = []
     with suppress(Exception):  # what cannot be used is replaced; whoever wanted to read it has been told
         before = _load(path)
-    grown = replace(saved, scores=_of_identity(saved.identity, before).scores | saved.scores)
+    known = next((detector.scores for detector in before if detector.identity == saved.identity), {})
+    grown = replace(saved, scores=known | saved.scores)
     return [grown, *(detector for detector in before if detector.identity != saved.identity)][:IDENTITIES]
 
 
 def _of_identity(identity: Mapping[str, str], detectors: list[SavedDetector]) -> SavedDetector:
-    nothing = SavedDetector(dict(identity), {})
-    return next((detector for detector in detectors if detector.identity == nothing.identity), nothing)
+    """The newest one of an identity; one with no scores where there is none."""
+    asked = dict(identity)
+    anything = {"images": ABSENT} if asked.get("images") == ABSENT else {}
+    return next((one for one in detectors if one.identity | anything == asked), SavedDetector(asked, {}))
 
 
 def _plain(detector: SavedDetector) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advvae.data import Items, Split, load_split, splits
-from advvae.data.splits import divide, nearest_end, official_split, split_rows, to_floats
+from advvae.data.cuts import place, within
+from advvae.data.splits import divide, official_split, split_rows, to_floats
 from advvae.errors import UserError
 
 
@@ -97,9 +100,32 @@ def test_no_group_is_in_two_splits(sizes: list[int], kind: type) -> None:
     assert sorted(torch.cat(list(rows.values())).tolist()) == list(range(100))
     found = [set(groups[rows[split].numpy()]) for split in ALL]
     assert sum(map(len, found)) == len(sizes)
-    assert abs(len(rows["test"]) - 20) <= max(sizes) / 2
-    if len(sizes) > 10:  # groups of 5 or 1 image: as without any, 20 of 100 to test on and 8 of the others to validate
-        assert (len(rows["test"]), len(rows["val"])) == (20, 10 if sizes[0] == 5 else 8)
+    assert all(found)
+    expected = [{name for name in set(groups) if split_of(str(name)) == split} for split in ALL]
+    if len(sizes) == 20:  # one of them is to validate by its name, and a second for its halves
+        assert (len(expected[1]), len(found[1]), found[2]) == (1, 2, expected[2])
+    if len(sizes) == 100:
+        assert found == expected
+
+
+def split_of(name: str) -> str:
+    number = place(name, "split")
+    return "test" if number < 0.2 else "val" if number < 0.28 else "train"  # 10 % of the other 80 % are 8 %
+
+
+def test_the_place_of_a_name_never_changes() -> None:
+    """`printf split/a/1.png | sha256sum` begins with e022b56f0474, and 0xe022b56f0474 / 2^48 is 0.8755…"""
+    assert place("a/1.png", "split") == int.from_bytes(hashlib.sha256(b"split/a/1.png").digest()[:6], "big") / 2**48
+    assert place("a/1.png", "split") == pytest.approx(0.8755296131, abs=1e-9)
+    assert place("\udcff.png", "split") != place("a/1.png", "halves")  # a file's name need not be UTF-8
+
+
+@pytest.mark.parametrize("official", [("train",), ("train", "test")])
+def test_shares_of_names_are_those_of_chance(official: Sequence[str]) -> None:
+    names = [f"{i:04d}.png" for i in range(2000)]
+    for split, share in {"test": 0.2, "val": 0.08}.items() if official == ("train",) else [("val", 0.1)]:
+        n = len(split_rows(split, official, 2000, names=names))
+        assert abs(n - 2000 * share) < 3 * math.sqrt(2000 * share * (1 - share))
 
 
 def test_few_groups_still_give_every_split_one() -> None:
@@ -109,7 +135,8 @@ def test_few_groups_still_give_every_split_one() -> None:
 
     assert counts(3) == [1, 1, 1]
     assert counts(4) == [1, 2, 1]  # two to validate, for its halves
-    assert counts(10) == [6, 2, 2]
+    for n_groups in range(4, 60):
+        assert np.all(np.array(counts(n_groups)) >= [1, 2, 1])
     assert counts(2, ("train", "test"))[:2] == [1, 1]
     for sizes in itertools.permutations([1, 4, 25]):
         groups = np.repeat(np.arange(3), sizes)
@@ -117,12 +144,19 @@ def test_few_groups_still_give_every_split_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "wanted", "left", "expected"),
-    [([3, 9, 10], 5, 0, 3), ([3, 9, 10], 7, 0, 9), ([3, 9, 10], 6, 0, 3), ([3, 9, 10], 9, 2, 3), ([3], 3, 1, 3)],
+    ("wanted", "n", "left", "least", "expected"),
+    [
+        (3, 9, 2, 1, 3),
+        (0, 9, 2, 1, 1),
+        (9, 9, 2, 1, 7),
+        (0, 9, 1, 2, 2),
+        (0, 2, 1, 2, 1),
+        (0, 1, 2, 1, 1),
+        (5, 0, 1, 1, 0),
+    ],
 )
-def test_the_nearest_end_of_a_group(ends: list[int], wanted: int, left: int, expected: int) -> None:
-    assert nearest_end(np.array(ends), wanted, left=left) == expected
-    assert nearest_end(np.array([], dtype=np.int64), wanted, left=left) == 0
+def test_as_many_as_wanted_within_what_there_is(wanted: int, n: int, left: int, least: int, expected: int) -> None:
+    assert within(wanted, n, left=left, least=least) == expected
 
 
 def test_prepared_groups_stay_whole(tmp_path: Path) -> None:
@@ -133,8 +167,9 @@ def test_prepared_groups_stay_whole(tmp_path: Path) -> None:
         return set(found.tolist())
 
     train, val, test = map(groups, ALL)
-    assert (len(train), len(val), len(test)) == (14, 2, 4)
     assert train | val | test == set(range(20))
+    assert len(train) + len(val) + len(test) == 20
+    assert test == {group for group in range(20) if split_of(str(group)) == "test"}
 
 
 def test_split_that_is_not_there() -> None:
@@ -218,11 +253,15 @@ def test_no_group_is_in_both_halves(load: Any) -> None:
     split = load("test")
     for groups in (np.arange(50) % 7, np.minimum(np.arange(50), 30)):  # groups of 7 or 8; one of 20 and 30 of 1
         select, calibrate = (half.groups for half in replace(split, groups=groups).halves())
+        assert set(select) == {group for group in set(groups) if place(str(group), "halves") < 0.5}
         assert not set(select) & set(calibrate)
         assert len(select) + len(calibrate) == 50
-        assert abs(len(select) - 25) <= 10
     alone = replace(split, groups=np.arange(50)).halves()[0]
-    assert alone.rows.tolist() == split.halves()[0].rows.tolist()
+    named = replace(split, names=[str(number) for number in range(50)]).halves()[0]
+    assert alone.rows.tolist() == named.rows.tolist()
+    assert named.names == [str(row) for row in named.rows.tolist()]
+    for n in range(2, 12):
+        assert all(map(len, replace(split, groups=np.arange(50) % n).halves()))
     assert [len(half) for half in replace(split, groups=np.zeros(50)).halves()] == [50, 0]
 
 

@@ -29,7 +29,7 @@ from advvae.outlier.detector import (
     score_split,
     unfitted_first,
 )
-from advvae.outlier.detector_file import recipe
+from advvae.outlier.detector_file import ABSENT, recipe
 from advvae.outlier.discriminator_scores import PatchDiscriminator
 from advvae.outlier.evidence import Evidence, FittedScore, Score
 from advvae.outlier.scores import named_scores
@@ -498,6 +498,22 @@ def test_a_file_of_other_networks_is_not_used(make: Callable, tmp_path: Path) ->
     for identity, mean in ((IDENTITY, -1), (other, 1)):  # neither has taken the other's place
         back = make(both(), never, never, known=path, identity=identity)
         assert states(back)["distance"]["mean"] == [mean]
+
+
+def test_where_the_images_are_not_at_hand_the_newest_scores_of_any_are_taken(make: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    for images, value in (("old", 0), ("new", 255)):
+        identity = IDENTITY | {"images": images}
+        save_detector(path, make(both(), constant_images(value, value), known=path, identity=identity), identity)
+    asked = IDENTITY | {"images": ABSENT}
+    back = make(both(), never, never, known=path, identity=asked)
+    assert states(back)["distance"]["mean"] == [1]
+    save_detector(path, back, asked)
+    old = make(both(), never, never, known=path, identity=IDENTITY | {"images": "old"})
+    assert states(old)["distance"]["mean"] == [-1]
+    for other in ({"images": "third"}, {"images": ABSENT, "seed": "1"}):
+        made = make(both(), constant_images(0, 0), known=path, identity=IDENTITY | other)
+        assert states(made)["distance"]["mean"] == [-1]
 
 
 def test_the_newest_four_identities_are_kept(make: Callable, tmp_path: Path) -> None:
