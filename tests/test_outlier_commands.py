@@ -267,7 +267,7 @@ def test_negatives_change_the_discriminator_and_only_it_directly(advvae: Command
 def test_groups_are_drawn_together_and_counted(advvae: Command) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     arrays: dict[str, np.ndarray] = {f"{split}_images": images for split in ("train", "val", "test")}
-    arrays |= {f"{split}_groups": np.arange(60) // 6 for split in ("train", "val", "test")}
+    arrays |= {f"{split}_groups": 10 * i + np.arange(60) // 6 for i, split in enumerate(("train", "val", "test"))}
     np.savez(advvae.cwd / "scans.npz", **arrays)  # type: ignore[arg-type]
     run = advvae("mode=train", "dataset=array", "dataset.path=scans.npz", *TINY).folder
     result = advvae("mode=outlier", f"checkpoint={run}", "out_datasets=[vflip]", *FEW)
