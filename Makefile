@@ -4,11 +4,13 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 ADVVAE := $(VENV_PYTHON) -m advvae
 INSTALLED := $(VENV)/.installed
+# Two processes of one thread each: two threads on tests' small tensors wait for each other most of the time.
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --quiet --numprocesses 2
 DEMO := outputs/demo
 TO_DEMO := tracker=none output_dir=$(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test test-all demo clean
+.PHONY: help install lint types test test-all bench demo clean
 
 help: ## list what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -32,10 +34,13 @@ types: $(INSTALLED) ## check types (mypy)
 	$(VENV_PYTHON) -m mypy
 
 test: lint types ## lint, types, and all tests but the slow ones
-	$(VENV_PYTHON) -m pytest --quiet
+	$(PYTEST)
 
 test-all: lint types ## the same with the slow tests: launchers, wheels, long training
-	$(VENV_PYTHON) -m pytest --quiet -m ''
+	$(PYTEST) -m ''
+
+bench: $(INSTALLED) ## measure images/s against the machine's limits and a textbook loop; reads MNIST (ADVVAE_DATA)
+	$(VENV_PYTHON) -m benchmarks.throughput
 
 demo: $(INSTALLED) ## train on handwritten digits without the 9; then test, sample, and find photos and 9s as outliers
 	rm -rf $(DEMO)

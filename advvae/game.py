@@ -1,10 +1,7 @@
 """The two-player game, one step of it: the VAE's turn, then the discriminator's on the same images."""
 
-import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +12,8 @@ from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
 
-logger = logging.getLogger(__name__)
-
 TERMS = ("vae_loss", "recon", "kld", "adversarial_reconstruction", "adversarial_sample", "discriminator_loss")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-AUTO_GAIN = 1.1  # how much faster bfloat16 must be for precision=auto to choose it
 
 
 @dataclass
@@ -142,28 +136,6 @@ def own_batch_statistics(network: nn.Module | None) -> Iterator[None]:
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def choose_precision(
-    networks: AdversarialVAE, objective: Objective, images: Tensor, lr: float, device: torch.device
-) -> str:
-    """`precision=auto`: bf16 if a trial on copies of the networks runs at least 10 % faster in it, else 32."""
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        return "32"
-    generator = torch.Generator().manual_seed(0)
-    noise = draw_noise(len(images), networks.latent_dim, generator, device)
-    seconds: dict[str, list[float]] = {"32": [], "bf16": []}
-    players = {precision: make_players(deepcopy(networks), lr, device) for precision in seconds}
-    for trial in range(4):  # interleaved; the first of each warms up
-        for precision in seconds:
-            started = time.perf_counter()
-            play_step(players[precision], objective, images, noise, precision).tolist()  # waits for the device
-            if trial > 0:
-                seconds[precision].append(time.perf_counter() - started)
-    gain = min(seconds["32"]) / min(seconds["bf16"])  # the fastest is what other programs disturbed least
-    chosen = "bf16" if gain >= AUTO_GAIN else "32"
-    logger.info(f"precision {chosen}: in a trial, a step in bf16 was {gain:.2f} times as fast as in 32")
-    return chosen
 
 
 def draw_noise(n: int, latent_dim: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:

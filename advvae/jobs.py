@@ -194,6 +194,9 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     """Prepare a run: what was taken is said and written, seeds are set."""
     import torch
 
+    from advvae.memory import keep_freed_memory
+
+    keep_freed_memory()
     config = settled.config
     job = Job(config, run, settled.checkpoint, settled.discriminator, resources, settled.typed)
     select_device(config.device)  # a device that is not there is told before any work

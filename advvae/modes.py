@@ -23,8 +23,9 @@ def train(job: Job) -> dict[str, Any]:
     """`mode=train`: a new run, or one that goes on."""
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
-    from advvae.game import choose_precision
+    from advvae.data.locks import writable_cache
     from advvae.outlier.scores import usable_scores
+    from advvae.precision import choose_precision
     from advvae.trainer import Trainer
 
     config = job.config
@@ -40,7 +41,7 @@ def train(job: Job) -> dict[str, Any]:
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
     if config.precision == "auto":
         images = next(iter(train_split.batches(config.batch_size, job.device)))
-        precision = choose_precision(networks, job.objective, images, config.lr, job.device)
+        precision = choose_precision(networks, job.objective, images, writable_cache(Path(config.data_dir)))
         config = replace(config, precision=precision)
         job.run.add_overrides([f"precision={precision}"])
     job.config = config

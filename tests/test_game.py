@@ -235,15 +235,6 @@ def test_bfloat16_keeps_losses_and_statistics_in_float32() -> None:
     assert {tensor.dtype for tensor in players.networks.state_dict().values()} == {torch.float32, torch.int64}
 
 
-def test_choosing_a_precision_changes_nothing() -> None:
-    networks = small_networks()
-    before = snapshot(networks)
-    state = torch.get_rng_state()
-    assert game.choose_precision(networks, objective(), real_images(), 1e-3, CPU) in ("32", "bf16")
-    assert changed(before, networks, lambda _: True) == []
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_the_noise_of_posterior_and_prior_are_two_draws() -> None:
     epsilon, z = noise()
     assert epsilon.shape == z.shape == (6, 3)

@@ -172,7 +172,7 @@ def test_the_weight_grid_is_nine_runs(advvae: Command) -> None:
 
 
 def test_precision_is_decided_once(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advvae import game
+    from advvae import precision
 
     folder = advvae.train("precision=auto").folder
     decided = config(folder)["precision"]
@@ -182,6 +182,6 @@ def test_precision_is_decided_once(advvae: Command, monkeypatch: pytest.MonkeyPa
     def again(*_: Any) -> str:
         raise AssertionError("a resumed run keeps its precision")
 
-    monkeypatch.setattr(game, "choose_precision", again)
+    monkeypatch.setattr(precision, "choose_precision", again)
     assert advvae(f"resume={folder}", "n_epochs=2").status == 0
     assert config(folder)["precision"] == decided

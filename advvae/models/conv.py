@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations
 
 from advvae.errors import UserError
 from advvae.models.adversarial_vae import AdversarialVAE
+from advvae.models.convolution import Conv2d, ConvTranspose2d, flatten
 from advvae.shapes import stage_sizes
 
 NEGATIVE_SLOPE = 0.01
@@ -67,7 +68,7 @@ class Encoder(nn.Module):
         self.logvar = nn.Linear(n_features, latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.stages(images).flatten(1)
+        features = flatten(self.stages(images))
         return self.mean(features), self.logvar(features)
 
 
@@ -83,7 +84,7 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential(
             *(
                 _stage(
-                    nn.ConvTranspose2d(
+                    ConvTranspose2d(
                         widths[i],
                         widths[i + 1],
                         kernel_size=3,
@@ -96,7 +97,7 @@ class Decoder(nn.Module):
                 for i in range(len(hidden_dims))
             )
         )
-        self.output = nn.Sequential(nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1), nn.Tanh())
+        self.output = nn.Sequential(Conv2d(widths[-1], channels, kernel_size=3, padding=1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         return self.output(self.stages(self.unflatten(self.input(z))))
@@ -122,7 +123,7 @@ class Discriminator(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The penultimate features (B, F), from which `logit` makes the logit."""
-        return self.stages(images).flatten(1)
+        return flatten(self.stages(images))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.logit(self.features(images)).squeeze(1)
@@ -134,7 +135,7 @@ def _down(
     widths = [channels, *hidden_dims]
     return nn.Sequential(
         *(
-            _stage(nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=2, padding=1), norm(widths[i + 1]))
+            _stage(Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=2, padding=1), norm(widths[i + 1]))
             for i in range(len(hidden_dims))
         )
     )

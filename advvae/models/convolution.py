@@ -1,0 +1,174 @@
+"""Convolutions whose gradients are fast on a CPU; on every other device they are PyTorch's own.
+
+PyTorch's convolutions on a CPU (oneDNN's) come near the speed of a matrix product forwards, but not backwards: the
+gradient of the bias costs up to twice that of the weights, that of the weights in bfloat16 runs at a third of a matrix
+product, and where one side has 1 or 3 channels, as images have, both directions run at a tenth. Sums, products of
+matrices and shifted sums give the same numbers, to rounding.
+
+All is told by two sides of a convolution with stride: the large map (B, L, H, W) and the small one (B, S, h, w), joined
+by weights (S, L, k, k). A convolution gathers the small map from the large one, a transposed one scatters the small
+one over the large; each is the gradient of the other.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+THIN = 4  # channels; with no more than these, oneDNN is slower than a product of matrices
+PATCHES_AT_MOST = 2**23  # bytes; larger ones leave the cache, and the product gains nothing
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d of square kernels, strides and paddings, without groups or dilation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.device.type != "cpu":
+            return super().forward(images)
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        if self.out_channels <= THIN and stride == 1:  # without a stride, gathering is scattering by the turned kernel
+            turned, sides = (
+                self.weight.transpose(0, 1).flip(2, 3),
+                [s + 2 * padding - kernel + 1 for s in images.shape[2:]],
+            )
+            return _Scatter.apply(images, turned, self.bias, 1, kernel - 1 - padding, sides)
+        return _Gather.apply(images, self.weight, self.bias, stride, padding)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """nn.ConvTranspose2d of square kernels, strides and paddings, without groups or dilation."""
+
+    def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if images.device.type != "cpu" or output_size is not None:
+            return super().forward(images, output_size)
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        sides = [
+            (side - 1) * stride - 2 * padding + kernel + extra
+            for side, extra in zip(images.shape[2:], self.output_padding, strict=True)
+        ]
+        return _Scatter.apply(images, self.weight, self.bias, stride, padding, sides)
+
+
+def flatten(maps: Tensor) -> Tensor:
+    """maps.flatten(1), whose gradient comes back channels last: in another layout, it makes what it meets slow."""
+    return _Flatten.apply(maps)
+
+
+class _Flatten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.shape = maps.shape
+        return maps.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].view(ctx.shape).contiguous(memory_format=torch.channels_last)
+
+
+class _Gather(torch.autograd.Function):
+    """large (B, L, H, W), weight (S, L, k, k), bias (S,) or None -> small (B, S, h, w)."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    def forward(ctx: Any, large: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(large, weight)
+        ctx.stride, ctx.padding = stride, padding
+        if weight.shape[1] == 1:  # then its strides alone tell which layout the small map is to have
+            weight = weight.clone(memory_format=torch.channels_last)
+        return functional.conv2d(large, weight, bias, stride, padding)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (small,) = gradients
+        large, weight = ctx.saved_tensors
+        needs_large, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        return (
+            _Scatter.apply(small, weight, None, ctx.stride, ctx.padding, large.shape[2:]) if needs_large else None,
+            _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
+            small.sum((0, 2, 3)) if needs_bias else None,
+            *(None, None),
+        )
+
+
+class _Scatter(torch.autograd.Function):
+    """small (B, S, h, w), weight (S, L, k, k), bias (L,) or None -> large (B, L, H, W) with (H, W) = sides."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    def forward(
+        ctx: Any, small: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, sides: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(small, weight)
+        ctx.stride, ctx.padding = stride, padding
+        if weight.shape[1] <= THIN:
+            return _scatter_thin(small, weight, bias, stride, padding, sides)
+        extra = [
+            large - ((side - 1) * stride - 2 * padding + weight.shape[2])
+            for large, side in zip(sides, small.shape[2:], strict=True)
+        ]
+        large = functional.conv_transpose2d(small, weight, bias, stride, padding, extra)
+        return large.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (large,) = gradients
+        small, weight = ctx.saved_tensors
+        needs_small, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        return (
+            _Gather.apply(large, weight, None, ctx.stride, ctx.padding) if needs_small else None,
+            _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
+            large.sum((0, 2, 3)) if needs_bias else None,
+            *(None, None, None),
+        )
+
+
+def _scatter_thin(
+    small: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, sides: list[int]
+) -> Tensor:
+    """What each pixel gives to each of its k² neighbours, in one product, then added up tap by tap."""
+    n, _, height, width = small.shape
+    channels, kernel = weight.shape[1], weight.shape[2]
+    taps = weight.flatten(1).t() @ _rows(small).t()
+    taps = taps.view(channels, kernel, kernel, n, height, width)
+    padded = taps.new_zeros(channels, n, *(side + 2 * padding for side in sides))
+    for row in range(kernel):
+        for column in range(kernel):
+            _shifted(padded, row, column, stride, height, width).add_(taps[:, row, column])
+    large = padded[:, :, padding : padding + sides[0], padding : padding + sides[1]].transpose(0, 1)
+    if bias is not None:
+        large = large + bias[:, None, None]
+    return large.contiguous(memory_format=torch.channels_last)
+
+
+def _correlate(small: Tensor, large: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """The gradient of the weights (S, L, k, k), from one side's values and the other side's gradient."""
+    kernel, channels = weight.shape[2], large.shape[1]
+    if channels <= THIN:
+        height, width = small.shape[2:]
+        padded = functional.pad(large.transpose(0, 1), [padding] * 4)
+        taps = [
+            _shifted(padded, row, column, stride, height, width) for row in range(kernel) for column in range(kernel)
+        ]
+        return (torch.stack(taps, 1).flatten(0, 1).flatten(1) @ _rows(small)).t().reshape(weight.shape)
+    n_patches = small.shape[0] * small.shape[2] * small.shape[3]
+    if n_patches * weight[0].nbytes <= PATCHES_AT_MOST:
+        padded = functional.pad(large.permute(0, 2, 3, 1), [0, 0, *[padding] * 4])
+        patches = padded.unfold(1, kernel, stride).unfold(2, kernel, stride).permute(0, 1, 2, 4, 5, 3)
+        product = _rows(small).t() @ patches.flatten(3).flatten(0, 2)
+        return product.view(-1, kernel, kernel, channels).permute(0, 3, 1, 2)
+    return torch.ops.aten.convolution_backward(
+        *(small, large, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False])
+    )[1]
+
+
+def _shifted(padded: Tensor, row: int, column: int, stride: int, height: int, width: int) -> Tensor:
+    """(C, B, height, width): the pixels of the padded large map (C, B, …) that one tap of the kernel sees."""
+    return padded[:, :, row : row + stride * height : stride, column : column + stride * width : stride]
+
+
+def _rows(images: Tensor) -> Tensor:
+    """(B·H·W, C): a row for each pixel."""
+    return images.permute(0, 2, 3, 1).flatten(0, 2)
