@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Work:
 
 
 def main() -> None:
-    work = replace(Work(), **{key: yaml.safe_load(value) for key, _, value in (a.partition("=") for a in sys.argv[1:])})
+    work = typed(sys.argv[1:])
     mnist("train"), mnist("test")  # prepared before anything is timed
     rates = measured(work)
     peaks, copied = machine(work.device)
@@ -84,6 +84,15 @@ def main() -> None:
     print(f"copying memory: {copied:.1f} GB/s. One image takes {flops['train'] / 1e9:.3f} GFLOP in training ", end="")
     print(f"and {flops['score'] / 1e9:.4f} to be scored.\n")
     print(tabulate(list(rows(rates, peaks, flops)), headers="keys", tablefmt="github"))
+
+
+def typed(arguments: list[str]) -> Work:
+    """The work with the values that were typed, as key=value."""
+    values = {key: yaml.safe_load(value) for key, _, value in (argument.partition("=") for argument in arguments)}
+    keys = [field.name for field in fields(Work)]
+    if unknown := [key for key in values if key not in keys]:
+        sys.exit(f"{unknown[0]} is not one of {', '.join(keys)}: type key=value")
+    return replace(Work(), **values)
 
 
 CONTENDERS: dict[str, Callable[[Work], Iterator[int]]] = {}  # name -> images of each step, without end
@@ -115,6 +124,7 @@ def train_bf16(work: Work) -> Iterator[int]:
 @contender("score: three networks, forward")
 def forward(work: Work) -> Iterator[int]:
     """The floor of scoring: nothing but the passes, over images that are on the device already."""
+    keep_freed_memory()
     networks, batches = work.networks(), list(mnist("test").batches(work.batch_size, work.device))
     while True:
         with evaluation(networks, work.device):

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from tests.command import TINY, Command
+
 FAULTS = """
 import resource
 from advvae.memory import keep_freed_memory
@@ -31,3 +33,10 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(memory.ctypes, "CDLL", None)
     memory.keep_freed_memory()
+
+
+def test_every_run_keeps_its_memory(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("advvae.memory.keep_freed_memory", lambda: called.append(1))
+    assert advvae("mode=train", "dataset=digits", *TINY).status == 0
+    assert called == [1]

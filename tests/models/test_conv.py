@@ -2,12 +2,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advvae.errors import UserError
 from advvae.models import conv_networks
 from advvae.models.conv import Discriminator
+from advvae.models.convolution import Conv2d, ConvTranspose2d
 from advvae.shapes import default_hidden_dims, stage_sizes
+from benchmarks import textbook
 from tests.networks import real_images, small_networks
 
 
@@ -97,3 +99,28 @@ def test_a_discriminator_without_batch_statistics_judges_each_image_alone_in_tra
 def test_an_unknown_norm_is_named() -> None:
     with pytest.raises(UserError, match=r"model\.norm must be one of batch, group, none, got layer"):
         conv_networks(1, 16, 3, [4, 6], norm="layer")
+
+
+def test_every_convolution_is_one_with_fast_gradients() -> None:
+    layers = [layer for layer in small_networks().modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    assert {type(layer) for layer in layers} == {Conv2d, ConvTranspose2d}
+
+
+def test_the_textbook_that_speed_is_compared_with_has_the_same_weights() -> None:
+    networks = conv_networks(1, 32, 7, textbook.WIDTHS)
+    theirs = (textbook.Encoder(7), textbook.Decoder(7), textbook.discriminator())
+    for own, other in zip(networks.children(), theirs, strict=True):
+        assert [p.shape for p in own.parameters()] == [p.shape for p in other.parameters()]
+
+
+def test_gradients_reach_the_last_stage_channels_last() -> None:
+    networks, images = small_networks().to(memory_format=torch.channels_last), real_images()
+    strides: list[int] = []
+
+    def watch(_stages: nn.Module, _inputs: object, maps: Tensor) -> None:
+        maps.register_hook(lambda gradient: strides.append(gradient.stride(1)))
+
+    for network in ("encoder", "discriminator"):
+        networks.get_submodule(f"{network}.stages").register_forward_hook(watch)
+    (networks.encode(images)[0].sum() + networks.discriminate(images).sum()).backward()
+    assert strides == [1, 1]
