@@ -26,8 +26,8 @@ class Players:
 
 
 def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:
-    """Networks on the device, each player with its own Adam, all parameters frozen until their player's turn."""
-    networks.to(device).to(memory_format=torch.channels_last).train().requires_grad_(False)
+    """Networks on the device, all of their parameters trainable, and each player with its own Adam."""
+    networks.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
     fused = device.type in ("cpu", "cuda")
     vae_optimizer = torch.optim.Adam(networks.vae_parameters(), lr=lr, fused=fused)
     if networks.discriminator is None:
@@ -45,6 +45,8 @@ def play_step(
 ) -> Tensor:
     """One step of each player on the same images.
 
+    The discriminator sees each fake once, for both turns: the VAE's turn leaves its weights as they are.
+
     Args:
         images: (B, C, H, W) in [-1, 1].
         noise: ε of the posterior and z of the prior, each (B, latent_dim).
@@ -53,71 +55,70 @@ def play_step(
     Returns:
         (6,): the batch means of `TERMS`, unweighted but for `vae_loss`; 0 for a term that is not computed.
     """
-    reconstruction, sample, vae_terms = _vae_step(players, objective, images, noise, precision)
-    if players.discriminator_optimizer is None or sample is None:
-        return torch.stack([*vae_terms, vae_terms[0].new_zeros(())])
-    fakes = [reconstruction, sample] if negatives is None else [reconstruction, sample, negatives]
-    discriminator_term = _discriminator_step(players, images, fakes, precision)
+    vae_terms, fake_logits = _vae_step(players, objective, images, noise, precision)
+    if not fake_logits:
+        return torch.stack([*vae_terms, torch.zeros_like(vae_terms[0])])
+    discriminator_term = _discriminator_step(players, images, fake_logits, precision, negatives)
     return torch.stack([*vae_terms, discriminator_term])
 
 
 def _vae_step(
     players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
-) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """The VAE's turn: the discriminator only passes gradients on. A term of weight 0 skips its pass through it."""
-    networks = players.networks
-    with _turn(players.vae_optimizer):
-        with _autocast(images.device, precision):
-            mean, logvar = networks.encode(images)
-            reconstruction = networks.decode(mean + torch.exp(0.5 * logvar) * noise[0])
-            sample = None
-            if networks.discriminator is not None:
-                with torch.set_grad_enabled(objective.gen_weight > 0):
-                    sample = networks.decode(noise[1])
-            fooled_by_reconstruction = _fooling_loss(networks, reconstruction, objective.recon_weight)
-            fooled_by_sample = _fooling_loss(networks, sample, objective.gen_weight)
-        recon = objective.reconstruction_loss(images, reconstruction).mean()
-        kld = losses.kl_divergence(mean, logvar).mean()
-        loss = recon + objective.kld_weight * kld
-        loss = loss + objective.recon_weight * fooled_by_reconstruction + objective.gen_weight * fooled_by_sample
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The VAE's turn: the discriminator only hands gradients on, and none for a term of weight 0.
+
+    Returns:
+        The terms of the VAE, and the logits (B,) of x̂ and x̃, whose graphs end at these images; none of a plain VAE.
+    """
+    networks, weights = players.networks, (objective.recon_weight, objective.gen_weight)
+    with _autocast(images.device, precision):
+        mean, logvar = networks.encode(images)
+        fakes = [networks.decode(mean + torch.exp(0.5 * logvar) * noise[0])]
+        seen: list[Tensor] = []
+        if networks.discriminator is not None:
+            with torch.set_grad_enabled(objective.gen_weight > 0):
+                fakes.append(networks.decode(noise[1]))
+            seen = [fake.detach().requires_grad_(weight > 0) for fake, weight in zip(fakes, weights, strict=True)]
+        with own_batch_statistics(networks.discriminator):
+            fake_logits = [networks.discriminate(fake) for fake in seen]
+    recon = objective.reconstruction_loss(images, fakes[0]).mean()
+    kld = losses.kl_divergence(mean, logvar).mean()
+    loss = recon + objective.kld_weight * kld
+    fooled = [torch.zeros_like(recon)] * 2
+    if pulling := [i for i, weight in enumerate(weights) if weight > 0]:
+        for i in pulling:
+            fooled[i] = losses.adversarial_loss(fake_logits[i]).mean()
+        adversarial = torch.stack([weights[i] * fooled[i] for i in pulling]).sum()
+        pulls = torch.autograd.grad(adversarial, [seen[i] for i in pulling], retain_graph=True)
+        torch.autograd.backward([loss, *(fakes[i] for i in pulling)], [None, *pulls])
+        loss = loss + adversarial
+    else:
         loss.backward()
-    terms = [term.detach() for term in (loss, recon, kld, fooled_by_reconstruction, fooled_by_sample)]
-    return reconstruction.detach(), None if sample is None else sample.detach(), terms
+    _move(players.vae_optimizer)
+    return [term.detach() for term in (loss, recon, kld, *fooled)], fake_logits
 
 
-def _fooling_loss(networks: AdversarialVAE, fakes: Tensor | None, weight: float) -> Tensor:
-    """BCE(D(fakes), 1), mean over the batch; a plain 0, without a pass through the discriminator, for weight 0."""
-    if weight == 0 or fakes is None:
-        return torch.zeros((), device=next(networks.parameters()).device)
-    with own_batch_statistics(networks.discriminator):
-        return losses.adversarial_loss(networks.discriminate(fakes)).mean()
-
-
-def _discriminator_step(players: Players, images: Tensor, fakes: list[Tensor], precision: str) -> Tensor:
+def _discriminator_step(
+    players: Players, images: Tensor, fake_logits: list[Tensor], precision: str, negatives: Tensor | None = None
+) -> Tensor:
     """The discriminator's turn. Its running statistics move with the real images alone."""
     networks = players.networks
     assert players.discriminator_optimizer is not None
-    with _turn(players.discriminator_optimizer):
-        with _autocast(images.device, precision):
-            real_logits = networks.discriminate(images)
+    with _autocast(images.device, precision):
+        real_logits = networks.discriminate(images)
+        if negatives is not None:
             with own_batch_statistics(networks.discriminator):
-                fake_logits = [networks.discriminate(fake) for fake in fakes]
-        loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
-        loss.backward()
+                fake_logits = [*fake_logits, networks.discriminate(negatives)]
+    loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
+    loss.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
+    _move(players.discriminator_optimizer)
     return loss.detach()
 
 
-@contextmanager
-def _turn(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """One player's turn: its parameters alone are trainable, and at the end it takes its step."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    yield
+def _move(optimizer: torch.optim.Optimizer) -> None:
+    """The end of a player's turn."""
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
 
 
 @contextmanager

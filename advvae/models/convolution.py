@@ -83,7 +83,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (small,) = gradients
         large, weight = ctx.saved_tensors
-        needs_large, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        needs_large, needs_weight, needs_bias = _asked_for(ctx)
         return (
             _Scatter.apply(small, weight, None, ctx.stride, ctx.padding, large.shape[2:]) if needs_large else None,
             _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
@@ -116,13 +116,35 @@ class _Scatter(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (large,) = gradients
         small, weight = ctx.saved_tensors
-        needs_small, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        needs_small, needs_weight, needs_bias = _asked_for(ctx)
         return (
             _Gather.apply(large, weight, None, ctx.stride, ctx.padding) if needs_small else None,
             _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
             large.sum((0, 2, 3)) if needs_bias else None,
             *(None, None, None),
         )
+
+
+def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
+    """Which gradients this backward pass is to give: of the maps, the weights and the bias.
+
+    `needs_input_grad` tells which ones the graph can give. A pass through it may ask for fewer: the VAE's goes through
+    the discriminator to the images alone.
+    """
+    functions = [function for function, _ in ctx.next_functions] + [None]  # there may be none of a bias
+    needs_maps, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+    return (
+        needs_maps and _will_run(functions[0]),
+        needs_weight and _will_run(functions[1]),
+        needs_bias and _will_run(functions[2]),
+    )
+
+
+def _will_run(function: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(function)
+    except RuntimeError:  # of a leaf that torch.autograd.grad was asked for
+        return True
 
 
 def _scatter_thin(

@@ -79,15 +79,25 @@ def test_autocast_computes_in_bfloat16_and_leaves_gradients_in_float32(case: str
 @pytest.mark.parametrize("case", CASES)
 def test_a_frozen_layer_computes_no_gradients_of_its_own(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, theirs, images = pair(case)
-
-    def refused(*_: object) -> Tensor:
-        raise AssertionError("the weights are frozen")
-
-    monkeypatch.setattr(convolution, "_correlate", refused)
+    monkeypatch.delattr(convolution, "_correlate")  # which would compute those of the weights
     own.requires_grad_(False), theirs.requires_grad_(False)
-    (ours,) = gradients_of_images(own, images)
-    (reference,) = gradients_of_images(theirs, images)
-    torch.testing.assert_close(ours, reference)
+    torch.testing.assert_close(gradients_of_images(own, images), gradients_of_images(theirs, images))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_pass_computes_only_the_gradients_that_it_is_asked_for(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All could be given: the layer and the images require gradients."""
+    own, theirs, images = pair(case)
+    with monkeypatch.context() as without:
+        without.delattr(convolution, "_correlate")  # which would compute those of the weights
+        torch.testing.assert_close(gradients_of_images(own, images), gradients_of_images(theirs, images))
+    images.requires_grad_()
+    output = own(images)
+    for name in ("_Gather", "_Scatter"):  # which would carry the gradient on to the images
+        monkeypatch.delattr(convolution, name)
+    output.square().sum().backward(inputs=list(own.parameters()))
+    theirs(images).square().sum().backward(inputs=list(theirs.parameters()))
+    torch.testing.assert_close([p.grad for p in own.parameters()], [p.grad for p in theirs.parameters()])
 
 
 def gradients_of_images(layer: Layer, images: Tensor) -> tuple[Tensor, ...]:
