@@ -21,7 +21,9 @@ from advvae.models import AdversarialVAE
 logger = logging.getLogger(__name__)
 
 AUTO_GAIN = 1.1  # how much faster bfloat16 must be to be chosen
-TRIALS = 3  # steps that are timed in each precision
+TRIALS = 3  # steps that are timed in each precision, or fewer, once a gain
+UNCLEAR = (0.8, 1.4)  # is not between these
+SIDE = 256  # of the matrices whose product tells whether there is bfloat16 in hardware
 
 
 def choose_precision(networks: AdversarialVAE, objective: Objective, images: Tensor, cache: Path) -> str:
@@ -45,13 +47,18 @@ def choose_precision(networks: AdversarialVAE, objective: Objective, images: Ten
             logger.info(str(error))
     chosen = "bf16" if gain >= AUTO_GAIN else "32"
     when = "an earlier trial" if found else "a trial"
-    logger.info(f"precision {chosen}: in {when}, a step in bf16 was {gain:.2f} times as fast as in 32")
+    logger.info(f"precision {chosen}: in {when}, bf16 was {gain:.2f} times as fast as 32")
     return chosen
 
 
 def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor) -> float:
-    """How many times as fast a step is in bfloat16, on copies of the networks."""
+    """How many times as fast a step is in bfloat16, on copies of the networks.
+
+    Where the processor has no bfloat16, a step in it can take minutes. There it is the gain of a product of matrices.
+    """
     device, generator = images.device, torch.Generator().manual_seed(0)
+    if (gain := _gain_of_a_product(device)) < UNCLEAR[0] / 2:
+        return gain
     noise = draw_noise(len(images), networks.latent_dim, generator, device)
     seconds: dict[str, list[float]] = {"32": [], "bf16": []}
     players = {precision: make_players(deepcopy(networks), lr=0.0, device=device) for precision in seconds}
@@ -61,7 +68,25 @@ def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor
             play_step(players[precision], objective, images, noise, precision).tolist()  # waits for the device
             if trial > 0:
                 seconds[precision].append(time.perf_counter() - started)
-    return min(seconds["32"]) / min(seconds["bf16"])  # the fastest is what other programs disturbed least
+        if trial > 0:
+            gain = min(seconds["32"]) / min(seconds["bf16"])  # the fastest is what other programs disturbed least
+            if not UNCLEAR[0] < gain < UNCLEAR[1]:
+                break
+    return gain
+
+
+def _gain_of_a_product(device: torch.device) -> float:
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
+        seconds[dtype] = min(_seconds_of_a_product(matrix) for _ in range(TRIALS))
+    return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def _seconds_of_a_product(matrix: Tensor) -> float:
+    started = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()  # waits for the device
+    return time.perf_counter() - started
 
 
 def _shape_of_work(networks: AdversarialVAE, objective: Objective, images: Tensor) -> str:

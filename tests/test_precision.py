@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,43 @@ def test_a_gain_under_a_tenth_gives_float32(
 ) -> None:
     monkeypatch.setattr(precision, "measured_gain", lambda *_: gain)
     assert choose_precision(small_networks(), objective(), real_images(), tmp_path) == chosen
+
+
+@pytest.mark.parametrize(("seconds", "played"), [(1.0, ["32", "bf16"] * (1 + precision.TRIALS)), (9.0, [])])
+def test_no_step_is_tried_in_a_bfloat16_that_the_processor_lacks(
+    seconds: float, played: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated, it is some seventy times slower."""
+    steps = []
+
+    def step(*arguments: Any) -> torch.Tensor:
+        steps.append(arguments[4])
+        return torch.zeros(6)
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(precision, "play_step", step)
+    monkeypatch.setattr(
+        precision, "_seconds_of_a_product", lambda matrix: seconds if matrix.dtype == torch.bfloat16 else 1
+    )
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    gain = precision.measured_gain(small_networks(), objective(), real_images())
+    assert steps == played
+    assert gain == pytest.approx(1 / seconds)
+
+
+def test_a_clear_gain_ends_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def step(*arguments: Any) -> torch.Tensor:
+        nonlocal now
+        now += 3 if arguments[4] == "32" else 1
+        return torch.zeros(6)
+
+    monkeypatch.setattr(precision, "play_step", step)
+    monkeypatch.setattr(precision, "_gain_of_a_product", lambda _: 1.0)
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now)
+    assert precision.measured_gain(small_networks(), objective(), real_images()) == 3
+    assert now == 2 * (3 + 1)  # one step of each to warm up, and one
 
 
 def test_a_shape_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
