@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from advvae.config import METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
+from advvae.config import COMPILES, METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
@@ -110,6 +110,8 @@ def _check_ranges(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     if config.precision not in PRECISIONS:
         raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision}")
+    if config.compile not in COMPILES:
+        raise UserError(f"compile must be one of {', '.join(COMPILES)}, got {config.compile}")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
     for mode in config.then:

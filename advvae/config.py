@@ -20,6 +20,7 @@ METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>
     "test": ("loss", "mse", "psnr", "ssim", "kld"),
 }
 PRECISIONS = ("auto", "32", "bf16")
+COMPILES = ("auto", "none")
 NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
 SMALLEST_SIZE = 8
 PLACES = ("root", "path", "csv")  # keys of datasets that say where their images are
@@ -120,6 +121,7 @@ class Config:
         "32, bf16; auto = decided once before step 0, written to the run, reused on resume; a gain under 10 % gives 32",
         PRECISIONS,
     )
+    compile: str = key("auto = on a CUDA device the training step is recorded as a CUDA graph; none = never", COMPILES)
     no_wandb: bool = key("same as tracker=none", ("true", "false"))
     output_dir: str = key("root of all run folders")
 

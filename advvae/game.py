@@ -28,11 +28,16 @@ class Players:
 def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:
     """Networks on the device, all of their parameters trainable, and each player with its own Adam."""
     networks.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
-    fused = device.type in ("cpu", "cuda")
-    vae_optimizer = torch.optim.Adam(networks.vae_parameters(), lr=lr, fused=fused)
+    vae_optimizer = _adam(networks.vae_parameters(), lr, device)
     if networks.discriminator is None:
         return Players(networks, vae_optimizer, None)
-    return Players(networks, vae_optimizer, torch.optim.Adam(networks.discriminator_parameters(), lr=lr, fused=fused))
+    return Players(networks, vae_optimizer, _adam(networks.discriminator_parameters(), lr, device))
+
+
+def _adam(parameters: list[nn.Parameter], lr: float, device: torch.device) -> torch.optim.Adam:
+    """Adam in one kernel where there is one, and on a GPU without a number that the host would have to know."""
+    is_cuda = device.type == "cuda"
+    return torch.optim.Adam(parameters, lr=lr, fused=is_cuda or device.type == "cpu", capturable=is_cuda)
 
 
 def play_step(

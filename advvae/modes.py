@@ -41,7 +41,8 @@ def train(job: Job) -> dict[str, Any]:
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
     if config.precision == "auto":
         images = next(iter(train_split.batches(config.batch_size, job.device)))
-        precision = choose_precision(networks, job.objective, images, writable_cache(Path(config.data_dir)))
+        cache = writable_cache(Path(config.data_dir))
+        precision = choose_precision(networks, job.objective, images, cache, config.compile)
         config = replace(config, precision=precision)
         job.run.add_overrides([f"precision={precision}"])
     job.config = config

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from advvae.errors import UserError
 from advvae.files import replacing
-from advvae.game import draw_noise, make_players, play_step
+from advvae.game import draw_noise, make_players
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
+from advvae.recording import WARM_UP, make_step
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,9 @@ UNCLEAR = (0.8, 1.4)  # is not between these
 SIDE = 256  # of the matrices whose product tells whether there is bfloat16 in hardware
 
 
-def choose_precision(networks: AdversarialVAE, objective: Objective, images: Tensor, cache: Path) -> str:
+def choose_precision(
+    networks: AdversarialVAE, objective: Objective, images: Tensor, cache: Path, compile: str = "auto"
+) -> str:
     """bf16 if a step runs at least 10 % faster in it than in float32, else 32. Says what it chose, and why.
 
     Args:
@@ -36,9 +39,9 @@ def choose_precision(networks: AdversarialVAE, objective: Objective, images: Ten
     device = images.device
     if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return "32"
-    path = cache / f"precision-{_shape_of_work(networks, objective, images)}.json"
+    path = cache / f"precision-{_shape_of_work(networks, objective, images, compile)}.json"
     found = _kept_gain(path)
-    gain = found or measured_gain(networks, objective, images)
+    gain = found or measured_gain(networks, objective, images, compile)
     if not found:
         try:
             with replacing(path) as unfinished:
@@ -51,7 +54,7 @@ def choose_precision(networks: AdversarialVAE, objective: Objective, images: Ten
     return chosen
 
 
-def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor) -> float:
+def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor, compile: str) -> float:
     """How many times as fast a step is in bfloat16, on copies of the networks.
 
     Where the processor has no bfloat16, a step in it can take minutes. There it is the gain of a product of matrices.
@@ -62,13 +65,15 @@ def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor
     noise = draw_noise(len(images), networks.latent_dim, generator, device)
     seconds: dict[str, list[float]] = {"32": [], "bf16": []}
     players = {precision: make_players(deepcopy(networks), lr=0.0, device=device) for precision in seconds}
-    for trial in range(1 + TRIALS):  # interleaved; the first of each warms up
+    steps = {name: make_step(players[name], objective, name, device, compile) for name in seconds}
+    n_warm_up = WARM_UP + 1 if device.type == "cuda" else 1
+    for trial in range(-n_warm_up, TRIALS):  # interleaved
         for precision in seconds:
             started = time.perf_counter()
-            play_step(players[precision], objective, images, noise, precision).tolist()  # waits for the device
-            if trial > 0:
+            steps[precision](images, *noise).tolist()  # waits for the device
+            if trial >= 0:
                 seconds[precision].append(time.perf_counter() - started)
-        if trial > 0:
+        if trial >= 0:
             gain = min(seconds["32"]) / min(seconds["bf16"])  # the fastest is what other programs disturbed least
             if not UNCLEAR[0] < gain < UNCLEAR[1]:
                 break
@@ -89,12 +94,13 @@ def _seconds_of_a_product(matrix: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _shape_of_work(networks: AdversarialVAE, objective: Objective, images: Tensor) -> str:
+def _shape_of_work(networks: AdversarialVAE, objective: Objective, images: Tensor, compile: str) -> str:
     """A digest of what a step's time depends on: the machine, the batch, the networks, the terms that are played."""
     device = torch.cuda.get_device_name(images.device) if images.device.type == "cuda" else images.device.type
     facts = {
         "machine": [platform.node(), platform.machine(), device, torch.get_num_threads(), torch.__version__],
         "images": list(images.shape),
+        "compile": compile,
         "networks": [[name, str(module)] for name, module in networks.named_children()],
         "terms": [_name(objective.reconstruction_loss), objective.recon_weight > 0, objective.gen_weight > 0],
     }

@@ -21,11 +21,12 @@ from advvae.data import Split
 from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
 from advvae.files import write_csv
-from advvae.game import TERMS, draw_noise, make_players, play_step, terms_played
+from advvae.game import TERMS, draw_noise, make_players, terms_played
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.negatives import make_negatives
 from advvae.progress import Bar, training_bar
+from advvae.recording import make_step
 from advvae.sampler import draw_samples
 from advvae.tracking import Tracker
 
@@ -65,6 +66,7 @@ class Trainer:
         self.device = device
         self.tracker = tracker
         self.players = make_players(networks, config.lr, device)
+        self.step = make_step(self.players, objective, config.precision, device, config.compile)
         self.training = self._restored(resumed) if resumed else Training()
         self._started = time.perf_counter()
 
@@ -104,9 +106,8 @@ class Trainer:
             config.batch_size, self.device, shuffle=generator, num_workers=config.num_workers
         ):
             noise = draw_noise(len(images), latent_dim, generator, self.device)
-            negatives = make_negatives(images, config.negatives, generator) if config.negatives else None
-            terms = play_step(self.players, self.objective, images, noise, config.precision, negatives)
-            epoch.add(terms, len(images))
+            negatives = [make_negatives(images, config.negatives, generator)] if config.negatives else []
+            epoch.add(self.step(images, *noise, *negatives), len(images))
             bar.advance(len(images))
             if epoch.steps % READ_EVERY == 0:
                 bar.describe(training.epoch + 1, _shown(epoch.means()))
@@ -191,7 +192,7 @@ class Trainer:
         return time.perf_counter() - self._started
 
     def _restored(self, resumed: Checkpoint) -> Training:
-        """Put networks and optimisers back to where the checkpoint left them; a resumed run may change its lr."""
+        """Put networks and optimisers back to where the checkpoint left them; lr and device may be other ones."""
         assert resumed.training is not None
         players, training = self.players, Training(**asdict(resumed.training))
         resumed.restore(players.networks)
@@ -200,7 +201,7 @@ class Trainer:
             players.discriminator_optimizer.load_state_dict(training.discriminator_optimizer)
         for optimizer in filter(None, (players.vae_optimizer, players.discriminator_optimizer)):
             for group in optimizer.param_groups:
-                group["lr"] = self.config.lr
+                group.update(optimizer.defaults)
         return training
 
 

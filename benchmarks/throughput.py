@@ -36,6 +36,7 @@ from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.evaluation import evaluation
 from advvae.outlier.detector import score_split
 from advvae.outlier.scores import named_scores
+from advvae.recording import make_step
 from advvae.trainer import EpochLosses
 from benchmarks import textbook
 
@@ -149,12 +150,13 @@ def train(work: Work, precision: str) -> Iterator[int]:
     """The loop of advvae's trainer."""
     keep_freed_memory()
     device, generator = torch.device(work.device), torch.Generator().manual_seed(0)
-    players, split = make_players(work.networks(), work.lr, device), mnist("train")
+    split = mnist("train")
+    step = make_step(make_players(work.networks(), work.lr, device), work.objective, precision, device, "auto")
     losses = EpochLosses(0, Path())
     while True:
         for images in split.batches(work.batch_size, device, shuffle=generator, num_workers=work.num_workers):
             noise = draw_noise(len(images), work.latent_dim, generator, device)
-            losses.add(play_step(players, work.objective, images, noise, precision), len(images))
+            losses.add(step(images, *noise), len(images))
             yield len(images)
 
 

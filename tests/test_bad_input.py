@@ -33,6 +33,7 @@ OVERRIDES = [
     ("hidden_dims=[8,0]", "hidden_dims must list widths of 1 or more, got [8,0]"),
     ("hidden_dims=[4,4,4,4,4,4]", "size=32 is too small for 6 stages (hidden_dims=[4,4,4,4,4,4]): at most 5"),
     ("precision=16", "precision must be one of auto, 32, bf16"),
+    ("compile=yes", "compile must be one of auto, none"),
     ("device=gpu", "device must be auto, cpu, cuda"),
     ("dataset=octmist", "octmnist"),  # the options are listed
     ("out_dataset=mnits", "mnist"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from advvae import precision
+from advvae import precision, recording
 from advvae.precision import choose_precision
 from tests.networks import changed, objective, real_images, small_networks, snapshot
 
@@ -35,17 +35,17 @@ def test_no_step_is_tried_in_a_bfloat16_that_the_processor_lacks(
     """Emulated, it is some seventy times slower."""
     steps = []
 
-    def step(*arguments: Any) -> torch.Tensor:
+    def play(*arguments: Any) -> torch.Tensor:
         steps.append(arguments[4])
         return torch.zeros(6)
 
     clock = iter(range(1000))
-    monkeypatch.setattr(precision, "play_step", step)
+    monkeypatch.setattr(recording, "play_step", play)
     monkeypatch.setattr(
         precision, "_seconds_of_a_product", lambda matrix: seconds if matrix.dtype == torch.bfloat16 else 1
     )
     monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
-    gain = precision.measured_gain(small_networks(), objective(), real_images())
+    gain = precision.measured_gain(small_networks(), objective(), real_images(), "auto")
     assert steps == played
     assert gain == pytest.approx(1 / seconds)
 
@@ -53,15 +53,15 @@ def test_no_step_is_tried_in_a_bfloat16_that_the_processor_lacks(
 def test_a_clear_gain_ends_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0
 
-    def step(*arguments: Any) -> torch.Tensor:
+    def play(*arguments: Any) -> torch.Tensor:
         nonlocal now
         now += 3 if arguments[4] == "32" else 1
         return torch.zeros(6)
 
-    monkeypatch.setattr(precision, "play_step", step)
+    monkeypatch.setattr(recording, "play_step", play)
     monkeypatch.setattr(precision, "_gain_of_a_product", lambda _: 1.0)
     monkeypatch.setattr(precision.time, "perf_counter", lambda: now)
-    assert precision.measured_gain(small_networks(), objective(), real_images()) == 3
+    assert precision.measured_gain(small_networks(), objective(), real_images(), "auto") == 3
     assert now == 2 * (3 + 1)  # one step of each to warm up, and one
 
 

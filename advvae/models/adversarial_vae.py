@@ -65,4 +65,6 @@ class AdversarialVAE(nn.Module):
 
 def sample_prior(n: int, latent_dim: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """z ~ N(0, I), (n, latent_dim). Drawn on the CPU, so that a seed gives the same latents on every device."""
-    return torch.randn(n, latent_dim, generator=generator).to(device, non_blocking=True)
+    is_cuda = torch.device(device).type == "cuda"
+    latents = torch.randn(n, latent_dim, generator=generator, pin_memory=is_cuda)  # else the host waits for the copy
+    return latents.to(device, non_blocking=is_cuda)
