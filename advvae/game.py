@@ -73,7 +73,7 @@ def _vae_step(
     """The VAE's turn: the discriminator only hands gradients on, and none for a term of weight 0.
 
     Returns:
-        The terms of the VAE, and the logits (B,) of x̂ and x̃, whose graphs end at these images; none of a plain VAE.
+        The terms of the VAE, and the logits (B,) of x̂ and x̃ with their graphs; none of a plain VAE.
     """
     networks, weights = players.networks, (objective.recon_weight, objective.gen_weight)
     with _autocast(images.device, precision):
@@ -83,7 +83,7 @@ def _vae_step(
         if networks.discriminator is not None:
             with torch.set_grad_enabled(objective.gen_weight > 0):
                 fakes.append(networks.decode(noise[1]))
-            seen = [fake.detach().requires_grad_(weight > 0) for fake, weight in zip(fakes, weights, strict=True)]
+            seen = [fake if weight > 0 else fake.detach() for fake, weight in zip(fakes, weights, strict=True)]
         with own_batch_statistics(networks.discriminator):
             fake_logits = [networks.discriminate(fake) for fake in seen]
     recon = objective.reconstruction_loss(images, fakes[0]).mean()
