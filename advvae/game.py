@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advvae import losses
+from advvae.distributed import average_gradients, own_part
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
@@ -99,7 +100,7 @@ def _vae_step(
         loss = loss + adversarial
     else:
         loss.backward()
-    _move(players.vae_optimizer)
+    _move(players.vae_optimizer, len(images))
     return [term.detach() for term in (loss, recon, kld, *fooled)], fake_logits
 
 
@@ -116,12 +117,13 @@ def _discriminator_step(
                 fake_logits = [*fake_logits, networks.discriminate(negatives)]
     loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
     loss.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
-    _move(players.discriminator_optimizer)
+    _move(players.discriminator_optimizer, len(images))
     return loss.detach()
 
 
-def _move(optimizer: torch.optim.Optimizer) -> None:
-    """The end of a player's turn."""
+def _move(optimizer: torch.optim.Optimizer, n_images: int) -> None:
+    """The end of a player's turn, whose gradients are means over n images."""
+    average_gradients((parameter for group in optimizer.param_groups for parameter in group["params"]), n_images)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -145,8 +147,9 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def draw_noise(n: int, latent_dim: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ε of the posterior and z of the prior, each (n, latent_dim)."""
-    return sample_prior(n, latent_dim, generator, device), sample_prior(n, latent_dim, generator, device)
+    """ε of the posterior and z of the prior for a batch of n images: of each (n, latent_dim) this rank's part."""
+    epsilon, z = (sample_prior(n, latent_dim, generator, device) for _ in range(2))
+    return own_part(epsilon), own_part(z)
 
 
 def terms_played(players: Players, objective: Objective) -> list[str]:
