@@ -13,7 +13,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from advvae import composing, jobs, matrix, modes, runs
-from advvae.cli import prepare_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
@@ -66,8 +65,7 @@ def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
 
 
 def main() -> None:
-    """The `advvae` command, and `python -m advvae`."""
-    sys.argv[1:] = prepare_arguments(sys.argv[1:])
+    """Run what `cli.main` has not answered already."""
     sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])
