@@ -19,6 +19,7 @@ from advvae.data.entries import IN_MEMORY, Prepared
 from advvae.data.images import raw_values
 from advvae.data.source import SPLITS, Form, Source
 from advvae.data.store import checked, prepare
+from advvae.data.texts import take
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,15 @@ class Split:
 
     def subset(self, positions: torch.Tensor) -> Split:
         """The images at these positions (int64, from 0 to n − 1), in this order."""
-        chosen = positions.tolist()
-        paths = None if self.paths is None else [self.paths[i] for i in chosen]
-        names = None if self.names is None else [self.names[i] for i in chosen]
-        groups = None if self.groups is None else self.groups[chosen]
-        rows, labels = self.rows[positions], self.labels[chosen]
-        return replace(self, rows=rows, labels=labels, paths=paths, groups=groups, names=names)
+        chosen = positions.numpy()
+        return replace(
+            self,
+            rows=self.rows[positions],
+            labels=self.labels[chosen],
+            paths=take(self.paths, chosen),
+            groups=None if self.groups is None else self.groups[chosen],
+            names=take(self.names, chosen),
+        )
 
     def halves(self) -> tuple[Split, Split]:
         """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more.
@@ -220,13 +224,22 @@ def load_split(
     if split != "train" and official == "train":
         told = "%s has no %s split: %d of its %d training images, always the same, are used"
         log.info(told, name, split, len(rows), len(prepared.labels))
-    labels = prepared.labels[rows.numpy()]
-    paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
-    groups = None if prepared.groups is None else prepared.groups[rows.numpy()]
-    names = None if prepared.names is None else [prepared.names[row] for row in rows.tolist()]
-    images, classes, masks = prepared.images, prepared.classes, prepared.masks
-    whole = Split(name, split, images, rows, official, labels, classes, paths, groups, masks, names=names)
-    chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
+    everything = Split(
+        name,
+        split,
+        prepared.images,
+        torch.arange(len(prepared.images)),
+        official,
+        prepared.labels,
+        prepared.classes,
+        prepared.paths,
+        prepared.groups,
+        prepared.masks,
+        names=prepared.names,
+    )
+    whole = everything.subset(rows)
+    classes = {"keep_classes": keep_classes, "drop_classes": drop_classes}
+    chosen = chosen_rows(whole.labels, whole.classes, name=name, **classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
     used = whole.subset(torch.from_numpy(chosen.nonzero()[0]))
