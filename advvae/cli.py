@@ -80,9 +80,9 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
 def check_names(arguments: list[str]) -> None:
     """End the process for a misspelt key or option, which Hydra would need half a second to find.
 
-    What is more than a plain word, and folders of one's own, are left to Hydra.
+    What is more than a plain word is left to Hydra, and everything where its flags are: they may name more options.
     """
-    if any(argument.startswith(("-c", "--config")) for argument in arguments):
+    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return
     for name, equals, value in (argument.partition("=") for argument in arguments):
         if not equals or not name.isidentifier():

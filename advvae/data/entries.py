@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 IN_MEMORY = 512 * 2**20  # bytes up to which a prepared split is read into memory
 
 small_arrays: WeakValueDictionary[Path, torch.Tensor] = WeakValueDictionary()
+kept: list[torch.Tensor] = []  # those read last, up to IN_MEMORY: the next job of a sweep asks for them again
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,9 @@ def load_array(path: Path, shape: Sequence[int]) -> torch.Tensor:
         return torch.from_numpy(array)
     if (tensor := small_arrays.get(path)) is None:
         tensor = small_arrays[path] = torch.from_numpy(np.array(array))
+        kept.append(tensor)
+        while sum(array.nbytes for array in kept) > IN_MEMORY:
+            kept.pop(0)
     return tensor
 
 

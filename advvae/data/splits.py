@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from advvae.data.chunks import one_line
 from advvae.data.classes import chosen_rows, label_names
 from advvae.data.cuts import half_rows, official_split, split_rows
-from advvae.data.entries import IN_MEMORY, Prepared
+from advvae.data.entries import Prepared
 from advvae.data.images import raw_values
+from advvae.data.reading import gathered
 from advvae.data.source import SPLITS, Form, Source
 from advvae.data.store import checked, prepare
 from advvae.data.texts import take
@@ -112,25 +112,18 @@ class Split:
 
         shuffle: a CPU generator that draws the order and where images are cropped, advanced at this call; None = in
             the order of `rows`, cropped at the centre.
-        num_workers: processes that read what lies on disk; the values do not depend on it.
+        num_workers: threads that read ahead what lies on disk, 0 = a few; the values do not depend on it.
         The global random state is left alone. Raises UserError for a crop larger than the images.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         rows = divide(self.rows[order], batch_size)
-        loader: DataLoader = DataLoader(
-            Rows(self.images),
-            batch_size=None,
-            sampler=rows,
-            num_workers=num_workers if self.images.nbytes > IN_MEMORY else 0,  # there is nothing to wait for
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else a loader draws its seed from the global one
-        )
-        batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in loader)
+        read = gathered(self.images, rows, device, num_workers)
+        batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in read)
         if self.transform is not None:
             batches = map(self.transform, batches, rows)
         if self.crop is not None:
-            corners = divide(self.crop_corners(self.crop, shuffle), batch_size)
+            corners = divide(self.crop_corners(self.crop, shuffle).to(device), batch_size)
             batches = map(partial(cropped, side=self.crop), batches, corners)
         return batches
 
@@ -144,16 +137,6 @@ class Split:
         return torch.randint(room + 1, (len(self), 2), generator=shuffle)
 
 
-class Rows(Dataset):
-    """Batches of an image tensor, by their rows."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images
-
-    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.images[rows]
-
-
 def divide(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Consecutive batches. A single image left over joins the batch before it: alone it has no batch statistics."""
     batches = list(rows.split(batch_size))
@@ -163,14 +146,16 @@ def divide(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
 
 
 def to_floats(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type."""
-    pinned = device.type == "cuda"
-    if images.dtype == torch.uint16:  # which few devices and operations know: carried as int16, without its sign there
+    """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type.
+
+    uint16, which few devices and operations know, may come as int16, and is carried as that.
+    """
+    plain = images.view(torch.int16) if images.dtype == torch.uint16 else images
+    images = plain.to(device, non_blocking=device.type == "cuda")
+    half = 127.5
+    if images.dtype == torch.int16:
         half = 32767.5
-        images = images.view(torch.int16).to(device, non_blocking=pinned).to(torch.int32) & 65535
-    else:
-        half = 127.5
-        images = images.to(device, non_blocking=pinned)
+        images = images.to(torch.int32) & 65535  # without its sign
     return images.to(torch.float32, memory_format=torch.channels_last).div_(half).sub_(1)
 
 
