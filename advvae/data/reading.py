@@ -30,10 +30,8 @@ def gathered(
     if images.nbytes <= IN_MEMORY and not is_cuda:
         return (images[batch] for batch in rows)
     if images.nbytes <= IN_MEMORY and (copy := copy_on(device, images)) is not None:
-        on_device = (
-            torch.cat(list(rows)).to(device).split([len(batch) for batch in rows])
-        )  # all at once: the host waits
-        return (copy[batch] for batch in on_device)
+        moved = torch.cat(list(rows)).to(device)  # all at once, as the host waits for it
+        return (copy[batch] for batch in moved.split([len(batch) for batch in rows]))
     return read_ahead(partial(taken, images, pinned=is_cuda), rows, readers or READERS)
 
 
