@@ -77,8 +77,10 @@ def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
         raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None
 
 
-def select_device(name: str) -> "torch.device":
-    """The device that `device` names; auto = the first GPU, else the CPU.
+def select_device(name: str, number: int = 0) -> "torch.device":
+    """The device that `device` names; auto = a GPU where there is one, else the CPU.
+
+    number: of the GPU, where `name` has none.
 
     Raises:
         UserError: it is not there.
@@ -88,7 +90,7 @@ def select_device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(name, number) if name == "cuda" else torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

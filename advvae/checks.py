@@ -38,6 +38,7 @@ def check(config: Config) -> None:
         raise UserError(f"resume= belongs to mode=train, mode=matrix and sweeps, got mode={config.mode}")
     if config.deterministic and config.precision == "bf16":
         raise UserError("deterministic=true needs precision=32, got precision=bf16")
+    _check_devices(config)
     _check_objective(config)
 
 
@@ -81,8 +82,24 @@ def check_settled(config: Config) -> None:
         )
 
 
+def _check_devices(config: Config) -> None:
+    if config.n_devices == 1:
+        return
+    if config.mode == "matrix":
+        raise UserError(
+            f"mode=matrix trains its sets one after the other on one device, got n_devices={config.n_devices}"
+        )
+    if ":" in config.device or config.device == "mps":
+        raise UserError(f"n_devices={config.n_devices} needs device=auto, cuda or cpu, got device={config.device}")
+    if config.mode == "train" and config.batch_size < 2 * config.n_devices:
+        raise UserError(
+            f"batch_size={config.batch_size} is of all ranks: n_devices={config.n_devices} needs two images for each, "
+            f"{2 * config.n_devices}"
+        )
+
+
 def _check_ranges(config: Config) -> None:
-    for name in ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples"):
+    for name in ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples", "n_devices"):
         if getattr(config, name) < 1:
             raise UserError(f"{name} must be 1 or more, got {getattr(config, name)}")
     for name in ("gen_weight", "recon_weight", "kld_weight"):

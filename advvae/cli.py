@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 import shlex
 import sys
@@ -42,8 +43,8 @@ HYDRA_FLAGS = (
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`. Hydra is loaded when there is something to run."""
-    sys.argv[1:] = prepare_arguments(sys.argv[1:])
-    check_names(sys.argv[1:])
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of torchrun's processes answers, and the others wait for it
+        check_names(prepare_arguments(sys.argv[1:]))
     from advvae.main import main as run
 
     run()

@@ -121,6 +121,7 @@ class Config:
         "32, bf16; auto = decided once before step 0, written to the run, reused on resume; a gain under 10 % gives 32",
         PRECISIONS,
     )
+    n_devices: int = key("processes of this machine that train one model together, each on its own GPU or CPU cores")
     compile: str = key("auto = on a CUDA device the training step is recorded as a CUDA graph; none = never", COMPILES)
     no_wandb: bool = key("same as tracker=none", ("true", "false"))
     output_dir: str = key("root of all run folders")

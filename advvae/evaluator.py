@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from advvae import distributed
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.figures import reconstruction_grid
@@ -42,15 +43,16 @@ def evaluate(
     if not networks.has_vae:
         raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
     measured: dict[str, list[Tensor]] = defaultdict(list)
+    own = distributed.own_batches(len(split), batch_size)
     with evaluation(networks, device):
-        batches = split.batches(batch_size, device, num_workers=num_workers)
-        for images in watched(batches, f"testing on {split.name}", math.ceil(len(split) / batch_size)):
+        batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
+        for images in watched(batches, f"testing on {split.name}", math.ceil(len(own) / batch_size)):
             terms, reconstruction = _vae_terms(networks, objective, images)
             terms |= {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
             for name, values in terms.items():
                 measured[name].append(values)
     draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
-    means = _means(measured)
+    means = _means(measured, own, len(split))
     n_groups = {} if split.n_groups is None else {"n_groups": split.n_groups}
     return {"n": len(split), **n_groups, **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
 
@@ -72,10 +74,11 @@ def validate(
         `accuracy_sample`: the share of logits on the right side of 0, as many fixed prior samples as images.
     """
     measured: dict[str, list[Tensor]] = defaultdict(list)
-    latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))
+    own = distributed.own_batches(len(split), batch_size)
+    latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))[own]
     done = 0
     with evaluation(networks, device):
-        for images in split.batches(batch_size, device, num_workers=num_workers):
+        for images in split.subset(own).batches(batch_size, device, num_workers=num_workers):
             terms, reconstruction = _vae_terms(networks, objective, images)
             for name, values in terms.items():
                 measured[f"val_{name}"].append(values)
@@ -85,7 +88,7 @@ def validate(
                 measured["accuracy_reconstruction"].append(networks.discriminate(reconstruction) <= 0)
                 measured["accuracy_sample"].append(networks.discriminate(sample) <= 0)
             done += len(images)
-    return _means(measured)
+    return _means(measured, own, len(split))
 
 
 def draw_reconstructions(
@@ -116,6 +119,7 @@ def _vae_terms(networks: AdversarialVAE, objective: Objective, images: Tensor) -
     return {"loss": loss, "mse": mean_squared_error(images, reconstruction), "kld": kld}, reconstruction
 
 
-def _means(measured: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Means over images in float64, on the CPU: not every device has float64."""
-    return {name: torch.cat(parts).cpu().double().mean().item() for name, parts in measured.items()}
+def _means(measured: dict[str, list[Tensor]], positions: Tensor, n: int) -> dict[str, float]:
+    """Means over the n images of all ranks in float64, on the CPU: not every device has float64."""
+    of_all = distributed.gathered({name: torch.cat(parts) for name, parts in measured.items()}, positions, n)
+    return {name: values.cpu().double().mean().item() for name, values in of_all.items()}

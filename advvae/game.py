@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advvae import losses
+from advvae.distributed import average_gradients, own_part
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
@@ -73,7 +74,7 @@ def _vae_step(
     """The VAE's turn: the discriminator only hands gradients on, and none for a term of weight 0.
 
     Returns:
-        The terms of the VAE, and the logits (B,) of x̂ and x̃, whose graphs end at these images; none of a plain VAE.
+        The terms of the VAE, and the logits (B,) of x̂ and x̃ with their graphs; none of a plain VAE.
     """
     networks, weights = players.networks, (objective.recon_weight, objective.gen_weight)
     with _autocast(images.device, precision):
@@ -83,7 +84,7 @@ def _vae_step(
         if networks.discriminator is not None:
             with torch.set_grad_enabled(objective.gen_weight > 0):
                 fakes.append(networks.decode(noise[1]))
-            seen = [fake.detach().requires_grad_(weight > 0) for fake, weight in zip(fakes, weights, strict=True)]
+            seen = [fake if weight > 0 else fake.detach() for fake, weight in zip(fakes, weights, strict=True)]
         with own_batch_statistics(networks.discriminator):
             fake_logits = [networks.discriminate(fake) for fake in seen]
     recon = objective.reconstruction_loss(images, fakes[0]).mean()
@@ -99,7 +100,7 @@ def _vae_step(
         loss = loss + adversarial
     else:
         loss.backward()
-    _move(players.vae_optimizer)
+    _move(players.vae_optimizer, len(images))
     return [term.detach() for term in (loss, recon, kld, *fooled)], fake_logits
 
 
@@ -116,12 +117,13 @@ def _discriminator_step(
                 fake_logits = [*fake_logits, networks.discriminate(negatives)]
     loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
     loss.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
-    _move(players.discriminator_optimizer)
+    _move(players.discriminator_optimizer, len(images))
     return loss.detach()
 
 
-def _move(optimizer: torch.optim.Optimizer) -> None:
-    """The end of a player's turn."""
+def _move(optimizer: torch.optim.Optimizer, n_images: int) -> None:
+    """The end of a player's turn, whose gradients are means over n images."""
+    average_gradients((parameter for group in optimizer.param_groups for parameter in group["params"]), n_images)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -145,8 +147,9 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def draw_noise(n: int, latent_dim: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ε of the posterior and z of the prior, each (n, latent_dim)."""
-    return sample_prior(n, latent_dim, generator, device), sample_prior(n, latent_dim, generator, device)
+    """ε of the posterior and z of the prior for a batch of n images: of each (n, latent_dim) this rank's part."""
+    epsilon, z = (sample_prior(n, latent_dim, generator, device) for _ in range(2))
+    return own_part(epsilon), own_part(z)
 
 
 def terms_played(players: Players, objective: Objective) -> list[str]:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from advvae.building import build, build_source, select_device, trained_networks
 from advvae.config import Config
 from advvae.data.source import Form, is_private
-from advvae.errors import UserError
-from advvae.runs import Run, flat
+from advvae.runs import Run
 from advvae.settle import Settled
 from advvae.shift_names import shift_names
 
 if TYPE_CHECKING:
     import torch
-    from rich.table import Table
 
     from advvae.checkpoint import Checkpoint
     from advvae.data import Split
@@ -41,6 +39,7 @@ class Job:
     discriminator: "Checkpoint | None"
     resources: ExitStack  # closes what the job opens, however it ends
     typed: frozenset[str] = frozenset()  # the keys and groups that were named on the command line
+    shared_folder: Path | None = None  # the run's, of a rank that writes elsewhere; None = `folder`
     _splits: "dict[tuple[str, str], Split]" = field(default_factory=dict)
 
     @property
@@ -49,7 +48,9 @@ class Job:
 
     @cached_property
     def device(self) -> "torch.device":
-        return select_device(self.config.device)
+        from advvae.distributed import local_rank
+
+        return select_device(self.config.device, local_rank())
 
     @cached_property
     def objective(self) -> "Objective":
@@ -159,6 +160,7 @@ class Job:
 
     def _load(self, node: dict[str, Any], split: str) -> "Split":
         from advvae.data import load_split
+        from advvae.distributed import n_ranks
 
         source = self.source if node is self.config.dataset else build_source(node["name"], node)
         form = self.form(node, source)
@@ -173,7 +175,9 @@ class Job:
             data_dir=Path(self.config.data_dir),
             keep_classes=node["keep_classes"],
             drop_classes=node["drop_classes"],
-            num_workers=self.config.num_workers,
+            num_workers=max(
+                self.config.num_workers, n_ranks() if n_ranks() > 1 else 0
+            ),  # one prepares, the others wait
             max_unreadable=node["max_unreadable"],
         )
 
@@ -220,80 +224,3 @@ def checksums(job: Settled | Job) -> dict[str, str]:
 
     loaded = {"checkpoint_sha256": job.checkpoint, "discriminator_checkpoint_sha256": job.discriminator}
     return {name: sha256(file.path) for name, file in loaded.items() if file}
-
-
-def objective(name: str | None, metrics: dict[str, Any]) -> float | None:
-    """What a job returns to a sweeper: the metric of this name; None = `val_loss`, if there is one.
-
-    Raises:
-        UserError: the job measured no such metric.
-    """
-    if name is None:
-        return metrics.get("val_loss")
-    value: Any = metrics
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if not isinstance(value, int | float):
-        raise UserError(f"objective={name} was not measured; there is {', '.join(flat(metrics))}")
-    return float(value)
-
-
-PICTURES = {
-    "test": ("reconstructions",),
-    "sample": ("samples",),
-    "outlier": ("histograms", "roc", "auroc"),
-    "screen": ("most_outlying", "histogram"),
-    "matrix": ("matrix",),
-}
-
-
-def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
-    """Report what a mode measured and drew; training has done so epoch by epoch."""
-    if mode == "train":
-        return
-    epoch = job.checkpoint.training.epoch if job.checkpoint and job.checkpoint.training else 0
-    headline = {name: value for name, value in metrics.items() if name != "sets"}  # those of each set fill files
-    job.tracker.log({name: value for name, value in flat(headline).items() if isinstance(value, int | float)}, epoch)
-    for name in PICTURES[mode]:
-        if (picture := job.folder / f"{name}.png").is_file():
-            job.tracker.image(name, picture, epoch)
-
-
-def report(job: Job) -> None:
-    """The short tables that every run ends with, and where its files are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    metrics = job.run.metrics
-    table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
-    for name, value in flat({k: v for k, v in metrics.items() if k not in DETAILED}).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console = Console()
-    console.print(table)
-    if "scores" in metrics:
-        console.print(_score_table(metrics))
-    logger.info(f"run folder: {job.folder}")
-
-
-DETAILED = ("auroc", "scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
-
-
-def _score_table(metrics: dict[str, Any]) -> "Table":
-    """How well each score tells the sets apart; the rest stands in results.md."""
-    from rich.table import Table
-
-    from advvae.outlier.tables import cell
-
-    sets = list(metrics["sets"])
-    against = sets[0] if len(sets) == 1 else f"the mean over {len(sets)} sets"
-    title = f"inliers against {against} (AUPR, FPR95: outliers as positives; alarms: inliers flagged)"
-    table = Table(title=title, title_justify="left")
-    averaged = [name for name in ("near", "far") if name in metrics]
-    for heading in ("score", "AUROC [95 %]", *averaged, "AUPR", "FPR95", "alarms"):
-        table.add_column(heading, no_wrap=True)
-    for name, values in metrics["scores"].items():
-        rate = values["false_alarm_rate"]
-        cells = [cell(values, "auroc"), *(cell(metrics[group][name], "auroc").split()[0] for group in averaged)]
-        cells += [cell(values, metric).split()[0] for metric in ("aupr_out", "fpr95_out")]
-        table.add_row(name, *cells, "none set" if rate is None else f"{rate:.3f}")
-    return table

@@ -4,19 +4,19 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import nullcontext
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from advvae import composing, jobs, matrix, modes, runs
+from advvae import composing, matrix, modes, ranks
+from advvae.cli import prepare_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
-from advvae.sweep_resume import finished_job
+from advvae.running import run_job
 
 MODES = {
     "train": modes.train,
@@ -35,7 +35,7 @@ def run(composed: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         with disk_errors_told(f"below output_dir={composed.output_dir}"):
-            return run_job(composed, in_sweep)
+            return run_job(composed, in_sweep, MODES)
     except UserError as error:
         if not in_sweep:  # Hydra would put a line of its own before any other error
             sys.exit(str(error))
@@ -43,29 +43,17 @@ def run(composed: DictConfig) -> float | None:
         raise composing.ConfigError(str(error)) from None  # unlike SystemExit, it ends this job alone
 
 
-def run_job(composed: DictConfig, in_sweep: bool) -> float | None:
-    """Settle the config, run its modes one after the other in one folder, and gather their metrics."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    output_dir = Path(composed.output_dir).absolute()
-    overrides = list(HydraConfig.get().overrides.task)
-    goes_on = bool(composed.resume)
-    if in_sweep and goes_on and (metrics := finished_job(folder, overrides)):
-        return jobs.objective(composed.objective, metrics)
-    resumed = goes_on and runs.can_go_on(folder)
-    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=in_sweep and goes_on)
-    with opened as run_folder, ExitStack() as resources:
-        job = jobs.open_job(composing.settled_config(composed, folder, in_sweep), run_folder, resources)
-        for mode in job.config.modes:
-            measured = MODES[mode](job)
-            run_folder.metrics |= measured
-            jobs.track(job, mode, measured)
-        run_folder.finish()
-    jobs.report(job)
-    return jobs.objective(job.config.objective, run_folder.metrics)
-
-
 def main() -> None:
-    """Run what `cli.main` has not answered already."""
+    """The `advvae` command, and `python -m advvae`."""
+    if ranks.is_follower():
+        ranks.follow_torchrun(MODES)
+        return
+    with ranks.led() if ranks.launched() else nullcontext():
+        _command()
+
+
+def _command() -> None:
+    sys.argv[1:] = prepare_arguments(sys.argv[1:])
     sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])

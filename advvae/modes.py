@@ -24,6 +24,7 @@ def train(job: Job) -> dict[str, Any]:
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.data.locks import writable_cache
+    from advvae.distributed import alone, from_first, n_ranks, rank
     from advvae.outlier.scores import usable_scores
     from advvae.precision import choose_precision
     from advvae.trainer import Trainer
@@ -40,9 +41,12 @@ def train(job: Job) -> dict[str, Any]:
         job.outliers()
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
     if config.precision == "auto":
-        images = next(iter(train_split.batches(config.batch_size, job.device)))
-        cache = writable_cache(Path(config.data_dir))
-        precision = choose_precision(networks, job.objective, images, cache, config.compile)
+        batches = train_split.batches(config.batch_size, job.device, rank=rank(), n_ranks=n_ranks())
+        cache, precision = writable_cache(Path(config.data_dir)), ""
+        if rank() == 0:
+            with alone():
+                precision = choose_precision(networks, job.objective, next(batches), cache, config.compile)
+        precision = from_first(precision)
         config = replace(config, precision=precision)
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
@@ -61,7 +65,7 @@ def train(job: Job) -> dict[str, Any]:
         resumed=job.checkpoint,
     )
     metrics = trainer.train()
-    job.checkpoint = read_checkpoint(job.folder / "checkpoints" / "best.pt")
+    job.checkpoint = read_checkpoint((job.shared_folder or job.folder) / "checkpoints" / "best.pt")
     return metrics
 
 
@@ -168,6 +172,7 @@ def screen(job: Job) -> dict[str, Any]:
 
 def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
     """The detector of the job's scores, fitted as far as the run's detector file does not know them yet."""
+    from advvae.distributed import rank
     from advvae.outlier.detector import make_detector, save_detector
     from advvae.outlier.scores import usable_scores
 
@@ -193,6 +198,8 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
         known=job.detector_file,
         identity=identity,
     )
+    if rank() > 0:
+        return detector
     try:
         save_detector(job.detector_file, detector, identity)
     except UserError:  # a run that belongs to somebody else: it is used, and this one keeps the detector

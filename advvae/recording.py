@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from advvae.distributed import n_ranks
 from advvae.game import Players, play_step
 from advvae.losses import Objective
 
@@ -22,12 +23,15 @@ the batch means of game.TERMS (6,)."""
 
 
 def make_step(players: Players, objective: Objective, precision: str, device: torch.device, compile: str) -> Step:
-    """One step of each player. On a CUDA device and with compile=auto, it is recorded when it has warmed up."""
+    """One step of each player. On a CUDA device and with compile=auto, it is recorded when it has warmed up.
+
+    Not with several ranks: whether their sums can be recorded depends on the versions of NCCL and its driver.
+    """
 
     def step(images: Tensor, epsilon: Tensor, z: Tensor, negatives: Tensor | None = None) -> Tensor:
         return play_step(players, objective, images, (epsilon, z), precision, negatives)
 
-    if device.type != "cuda" or compile == "none":
+    if device.type != "cuda" or compile == "none" or n_ranks() > 1:
         return step
     return RecordedStep(step, players.networks, device)
 

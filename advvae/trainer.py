@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advvae import figures
+from advvae import distributed, figures
 from advvae.checkpoint import Checkpoint, Training, save_checkpoint
 from advvae.config import Config
 from advvae.data import Split
@@ -65,9 +65,11 @@ class Trainer:
         self.folder = folder
         self.device = device
         self.tracker = tracker
+        distributed.with_shared_batch_statistics(networks, device)
         self.players = make_players(networks, config.lr, device)
         self.step = make_step(self.players, objective, config.precision, device, config.compile)
         self.training = self._restored(resumed) if resumed else Training()
+        distributed.begin_alike(networks)
         self._started = time.perf_counter()
 
     def train(self) -> dict[str, Any]:
@@ -101,14 +103,22 @@ class Trainer:
         config, training, latent_dim = self.config, self.training, self.players.networks.latent_dim
         started = time.perf_counter()
         generator = epoch_generator(config.seed, training.epoch)
+        rank, n_ranks = distributed.rank(), distributed.n_ranks()
+        own = generator if n_ranks == 1 else epoch_generator(config.seed + 1 + rank, training.epoch)
         epoch = EpochLosses(training.step, self.folder)
-        for images in self.train_split.batches(
-            config.batch_size, self.device, shuffle=generator, num_workers=config.num_workers
-        ):
-            noise = draw_noise(len(images), latent_dim, generator, self.device)
-            negatives = [make_negatives(images, config.negatives, generator)] if config.negatives else []
+        sizes = self.train_split.batch_sizes(config.batch_size, n_ranks)
+        batches = self.train_split.batches(
+            *(config.batch_size, self.device),
+            shuffle=generator,
+            num_workers=config.num_workers,
+            rank=rank,
+            n_ranks=n_ranks,
+        )
+        for n_images, images in zip(sizes, batches, strict=True):
+            noise = draw_noise(n_images, latent_dim, generator, self.device)
+            negatives = [make_negatives(images, config.negatives, own)] if config.negatives else []
             epoch.add(self.step(images, *noise, *negatives), len(images))
-            bar.advance(len(images))
+            bar.advance(n_images)
             if epoch.steps % READ_EVERY == 0:
                 bar.describe(training.epoch + 1, _shown(epoch.means()))
             if self._is_out_of_time():
@@ -128,6 +138,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """The epoch's validation metrics, on the half of the validation split that selects."""
         config = self.config
+        distributed.average_statistics(self.players.networks)
         metrics = validate(
             self.players.networks,
             self.objective,
@@ -157,6 +168,8 @@ class Trainer:
         training, players, config = self.training, self.players, self.config
         at_times = self._is_over() or training.epoch % config.sample_and_save_frequency == 0
         training.tracker_run_id, training.seconds = self.tracker.run_id, self._seconds()
+        if distributed.rank() > 0:
+            return
         training.vae_optimizer = players.vae_optimizer.state_dict()
         if players.discriminator_optimizer is not None:
             training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
@@ -185,7 +198,9 @@ class Trainer:
         return self.training.epoch >= self.config.n_epochs or self._is_out_of_time()
 
     def _is_out_of_time(self) -> bool:
-        return self.config.max_minutes is not None and self._seconds() >= 60 * self.config.max_minutes
+        """By the clock of rank 0."""
+        limit = self.config.max_minutes
+        return limit is not None and distributed.from_first(self._seconds() >= 60 * limit)
 
     def _seconds(self) -> float:
         """That the run has trained for, validation and pictures included, interruptions not."""
@@ -215,16 +230,15 @@ class EpochLosses:
 
     def __init__(self, step: int, folder: Path) -> None:
         self.steps = 0
-        self.images = 0
+        self.images = 0  # of all ranks, read so far
         self._step = step  # of the run, read so far
         self._folder = folder
         self._totals = torch.zeros(len(TERMS), dtype=torch.float64)
         self._unread: list[tuple[Tensor, int]] = []
 
     def add(self, terms: Tensor, n_images: int) -> None:
-        """Add a step's batch means, (6,)."""
+        """Add a step's means (6,) over n images, this rank's of the batch."""
         self.steps += 1
-        self.images += n_images
         self._unread.append((terms, n_images))
         if len(self._unread) == READ_EVERY:
             self._read()
@@ -241,13 +255,16 @@ class EpochLosses:
     def _read(self) -> None:
         if not self._unread:
             return
-        steps = torch.stack([terms for terms, _ in self._unread]).cpu().double()
-        for terms in steps:
+        counts = torch.tensor([[n_images] for _, n_images in self._unread], dtype=torch.float64)
+        totals = torch.stack([terms for terms, _ in self._unread]).cpu().double() * counts
+        totals, counts = distributed.summed(totals), distributed.summed(counts)
+        for terms in totals / counts:
             self._step += 1
             if not terms.isfinite().all():
                 named = dict(zip(TERMS, terms.tolist(), strict=True))
                 raise _not_finite(f"the loss at step {self._step}", named, self._folder)
-        self._totals += (steps * torch.tensor([[n_images] for _, n_images in self._unread])).sum(0)
+        self._totals += totals.sum(0)
+        self.images += int(counts.sum())
         self._unread.clear()
 
 

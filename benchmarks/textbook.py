@@ -5,12 +5,13 @@ a DataLoader, float32, contiguous layout, every pass by itself, the discriminato
 in the VAE's step, Adam as it comes, and `.item()` each step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 WIDTHS = (32, 64, 128, 256)
@@ -54,9 +55,16 @@ def down() -> list[nn.Module]:
     return [*layers, nn.Flatten()]
 
 
+class Step(NamedTuple):
+    n_images: int
+    vae_loss: float
+    discriminator_loss: float
+
+
 def train(
     data_dir: str,
     *,
+    rows: Sequence[int] | None = None,
     device: str,
     batch_size: int = 128,
     latent_dim: int = 128,
@@ -66,16 +74,16 @@ def train(
     gen_weight: float = 0.002,
     train_discriminator: bool = True,
     num_workers: int = 0,
-) -> Iterator[int]:
-    """Trains on MNIST without end; yields after each step how many images it took."""
+) -> Iterator[Step]:
+    """Trains without end on MNIST's training images, or on these rows of them."""
     to_tensor = transforms.Compose([transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
     dataset = datasets.MNIST(data_dir, train=True, transform=to_tensor, download=True)
-    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=num_workers)
+    chosen = dataset if rows is None else Subset(dataset, rows)
+    loader = DataLoader(chosen, batch_size, shuffle=True, num_workers=num_workers)
     encoder, decoder, judge = Encoder(latent_dim).to(device), Decoder(latent_dim).to(device), discriminator().to(device)
     vae_optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=lr)
     judge_optimizer = torch.optim.Adam(judge.parameters(), lr=lr)
     bce, mse = nn.BCEWithLogitsLoss(), nn.MSELoss()
-    vae_total = judge_total = 0.0
     while True:
         for images, _ in loader:
             images = images.to(device)
@@ -93,7 +101,7 @@ def train(
                 loss = loss + gen_weight * bce(judge(sample), real)
             loss.backward()
             vae_optimizer.step()
-            vae_total += loss.item()
+            vae_loss, judge_loss = loss.item(), 0.0
 
             if sample is not None:
                 judge_optimizer.zero_grad()
@@ -101,5 +109,5 @@ def train(
                 loss = 0.5 * (bce(judge(images), real) + 0.5 * fooled)
                 loss.backward()
                 judge_optimizer.step()
-                judge_total += loss.item()
-            yield len(images)
+                judge_loss = loss.item()
+            yield Step(len(images), vae_loss, judge_loss)

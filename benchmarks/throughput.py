@@ -109,7 +109,7 @@ def contender(name: str) -> Callable[[Callable[[Work], Iterator[int]]], Callable
 
 @contender("train: textbook loop")
 def train_textbook(work: Work) -> Iterator[int]:
-    return textbook.train(DATA_DIR, **asdict(work))
+    return (step.n_images for step in textbook.train(DATA_DIR, **asdict(work)))
 
 
 @contender("train: advvae, float32")

@@ -55,7 +55,7 @@ def test_a_sweep_that_cannot_be_composed_leaves_nothing(advvae: Command, typed: 
 
 def test_the_objective_is_what_a_job_returns() -> None:
     from advvae.errors import UserError
-    from advvae.jobs import objective
+    from advvae.running import objective
 
     measured = {"val_loss": 1.0, "scores": {"loss": {"auroc": 0.75}}}
     assert objective(None, measured) == 1.0

@@ -107,25 +107,33 @@ class Split:
         *,
         shuffle: torch.Generator | None = None,
         num_workers: int = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> Iterator[torch.Tensor]:
         """Every image once, as (B, C, H, W) float32 in [-1, 1] on `device`, channels last in memory.
 
         shuffle: a CPU generator that draws the order and where images are cropped, advanced at this call; None = in
             the order of `rows`, cropped at the centre.
         num_workers: threads that read ahead what lies on disk, 0 = a few; the values do not depend on it.
+        rank, n_ranks: of each batch, every n-th image from this one on.
         The global random state is left alone. Raises UserError for a crop larger than the images.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        rows = divide(self.rows[order], batch_size)
+        rows = [batch[rank::n_ranks] for batch in divide(self.rows[order], batch_size, n_ranks)]
         read = gathered(self.images, rows, device, num_workers)
         batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in read)
         if self.transform is not None:
             batches = map(self.transform, batches, rows)
         if self.crop is not None:
-            corners = divide(self.crop_corners(self.crop, shuffle).to(device), batch_size)
+            drawn = self.crop_corners(self.crop, shuffle).to(device)
+            corners = [batch[rank::n_ranks] for batch in divide(drawn, batch_size, n_ranks)]
             batches = map(partial(cropped, side=self.crop), batches, corners)
         return batches
+
+    def batch_sizes(self, batch_size: int, n_ranks: int = 1) -> list[int]:
+        """How many images there are in each batch, over all ranks."""
+        return [len(batch) for batch in divide(self.rows, batch_size, n_ranks)]
 
     def crop_corners(self, side: int, shuffle: torch.Generator | None) -> torch.Tensor:
         """(n, 2) int64: top and left of each image's crop, drawn by `shuffle`, or of the centred one without it."""
@@ -137,10 +145,13 @@ class Split:
         return torch.randint(room + 1, (len(self), 2), generator=shuffle)
 
 
-def divide(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """Consecutive batches. A single image left over joins the batch before it: alone it has no batch statistics."""
-    batches = list(rows.split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+def divide(rows: torch.Tensor, batch_size: int, n_ranks: int = 1) -> list[torch.Tensor]:
+    """Consecutive batches. What is left over joins the batch before it, unless each rank has two images of it.
+
+    A single image has no batch statistics.
+    """
+    batches = list(rows.split(batch_size)) if len(rows) else []
+    if len(batches) > 1 and len(batches[-1]) < 2 * n_ranks:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 

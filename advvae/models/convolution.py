@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 THIN = 4  # channels; with no more than these, oneDNN is slower than a product of matrices
-PATCHES_AT_MOST = 2**23  # bytes; larger ones leave the cache, and the product gains nothing
+PATCHES_AT_MOST = 2**23  # bytes; larger ones leave the cache, and a product over them gains nothing
+GATHERED_AT_MOST = 2**22  # bytes; forwards, oneDNN is slower than such a product only where maps are of a few pixels
 
 
 class Conv2d(nn.Conv2d):
@@ -74,6 +75,10 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, large: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(large, weight)
         ctx.stride, ctx.padding = stride, padding
+        if weight.shape[1] > THIN and _patches_nbytes(large, weight, stride, padding) <= GATHERED_AT_MOST:
+            patches = _patches(large, weight.shape[2], stride, padding)
+            small = functional.linear(patches, weight.permute(0, 2, 3, 1).flatten(1), bias)
+            return small.permute(0, 3, 1, 2)
         if weight.shape[1] == 1:  # then its strides alone tell which layout the small map is to have
             weight = weight.clone(memory_format=torch.channels_last)
         return functional.conv2d(large, weight, bias, stride, padding)
@@ -175,15 +180,24 @@ def _correlate(small: Tensor, large: Tensor, weight: Tensor, stride: int, paddin
             _shifted(padded, row, column, stride, height, width) for row in range(kernel) for column in range(kernel)
         ]
         return (torch.stack(taps, 1).flatten(0, 1).flatten(1) @ _rows(small)).t().reshape(weight.shape)
-    n_patches = small.shape[0] * small.shape[2] * small.shape[3]
-    if n_patches * weight[0].nbytes <= PATCHES_AT_MOST:
-        padded = functional.pad(large.permute(0, 2, 3, 1), [0, 0, *[padding] * 4])
-        patches = padded.unfold(1, kernel, stride).unfold(2, kernel, stride).permute(0, 1, 2, 4, 5, 3)
-        product = _rows(small).t() @ patches.flatten(3).flatten(0, 2)
+    if _patches_nbytes(large, weight, stride, padding) <= PATCHES_AT_MOST:
+        product = _rows(small).t() @ _patches(large, kernel, stride, padding).flatten(0, 2)
         return product.view(-1, kernel, kernel, channels).permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(
         *(small, large, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False])
     )[1]
+
+
+def _patches(large: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """(B, h, w, k·k·L): what each pixel of the small map sees of the large one."""
+    padded = functional.pad(large.permute(0, 2, 3, 1), [0, 0, *[padding] * 4])
+    return padded.unfold(1, kernel, stride).unfold(2, kernel, stride).permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+
+def _patches_nbytes(large: Tensor, weight: Tensor, stride: int, padding: int) -> int:
+    """How much memory these patches take."""
+    height, width = ((side + 2 * padding - weight.shape[2]) // stride + 1 for side in large.shape[2:])
+    return len(large) * height * width * weight[0].nbytes
 
 
 def _shifted(padded: Tensor, row: int, column: int, stride: int, height: int, width: int) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advvae import distributed
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.losses import Objective
@@ -210,18 +211,21 @@ def fit_scores(
         return
     train = train() if callable(train) else train
     drawn = _fit_order(len(train), seed)[:FIT_IMAGES]
-    images_to_fit = train.subset(torch.from_numpy(np.sort(drawn)))  # in their order: they may lie on a disk
+    drawn.sort()  # in their order: they may lie on a disk
+    own = distributed.own_batches(len(drawn), CHUNK)
+    images_to_fit = train.subset(torch.from_numpy(drawn)[own])
     parts: dict[str, list[Tensor]] = {name: [] for name in learning}
     with evaluation(networks, device):
         batches = images_to_fit.batches(CHUNK, device, num_workers=num_workers)
-        for images in watched(batches, f"fitting on {train.name} {train.split}", math.ceil(len(drawn) / CHUNK)):
+        for images in watched(batches, f"fitting on {train.name} {train.split}", math.ceil(len(own) / CHUNK)):
             evidence = Evidence(networks, objective, images, crop=crop)
             for name, score in learning.items():
                 statistics = score.statistics(evidence)
                 check_statistics(name, statistics, len(images))
                 parts[name].append(statistics.detach().cpu())
-    for name, score in learning.items():
-        score.fit(torch.cat(parts[name]), seed)
+    own_statistics = {name: torch.cat(statistics) for name, statistics in parts.items() if statistics}
+    for name, statistics in distributed.gathered(own_statistics, own, len(drawn)).items():
+        learning[name].fit(statistics, seed)
     logger.info(f"fitted on {len(drawn):,} images of {train.name} {train.split}: {', '.join(learning)}")
 
 
@@ -250,15 +254,18 @@ def score_split(
     if not len(split):
         return {name: np.empty(0) for name in scores}
     parts: dict[str, list[Tensor]] = {name: [] for name in scores}
+    own = distributed.own_batches(len(split), batch_size)
     with evaluation(networks, device):
-        batches = split.batches(batch_size, device, num_workers=num_workers)
-        for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(split) / batch_size)):
+        batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
+        for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(own) / batch_size)):
             evidence = Evidence(networks, objective, images, crop=crop)
             for name, score in scores.items():
                 values = score(evidence)
                 check_shape(name, values, len(images))
                 parts[name].append(values.detach().cpu())
-    return {name: finite(name, torch.cat(values).double().numpy(), split) for name, values in parts.items()}
+    own_values = {name: torch.cat(values) for name, values in parts.items() if values}
+    of_all = distributed.gathered(own_values, own, len(split))
+    return {name: finite(name, values.double().numpy(), split) for name, values in of_all.items()}
 
 
 def _saved_scores(

@@ -45,21 +45,30 @@ def gradients(layer: Layer, images: Tensor, *, twice: bool = False) -> list[Tens
     return list(torch.autograd.grad(torch.cat([g.flatten() for g in first]).square().sum(), inputs) if twice else first)
 
 
-@pytest.mark.parametrize("at_most", [0, convolution.PATCHES_AT_MOST])
+@pytest.fixture(params=["products over patches", "oneDNN"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As maps of a few pixels are convolved, and as large ones are."""
+    if request.param == "oneDNN":
+        monkeypatch.setattr(convolution, "PATCHES_AT_MOST", 0)
+        monkeypatch.setattr(convolution, "GATHERED_AT_MOST", 0)
+
+
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_and_gradients_are_those_of_pytorch(case: str, at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "PATCHES_AT_MOST", at_most)
+def test_outputs_and_gradients_are_those_of_pytorch(case: str) -> None:
     own, theirs, images = pair(case)
     torch.testing.assert_close(own(images), theirs(images))
     torch.testing.assert_close(gradients(own, images), gradients(theirs, images))
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_of_gradients_are_those_of_pytorch(case: str) -> None:
     own, theirs, images = pair(case)
     torch.testing.assert_close(gradients(own, images, twice=True), gradients(theirs, images, twice=True))
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", CASES)
 def test_autocast_computes_in_bfloat16_and_leaves_gradients_in_float32(case: str) -> None:
     own, theirs, images = pair(case)
@@ -105,6 +114,7 @@ def gradients_of_images(layer: Layer, images: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(layer(images).square().sum(), images)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", CASES)
 def test_maps_stay_channels_last_in_both_directions(case: str) -> None:
     """Else normalisation and activation beside them walk through memory in two orders at once, ten times slower."""

@@ -1,0 +1,122 @@
+"""What the processes that train one model together say to each other. With one process, nothing is said.
+
+Every rank runs the same code on its share of each batch; then the gradients of the player whose turn it is are summed
+over the ranks in one flat all-reduce, as stylegan3's training loop does. DistributedDataParallel gives more overlap of
+sums and backward passes, but wants each player's forward pass followed by that player's own backward pass. In this game
+a fake passes the discriminator once for the turns of both, and each turn asks for some gradients only.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as processes
+
+Value = TypeVar("Value")
+
+_alone = False
+
+
+def n_ranks() -> int:
+    """How many processes work together here."""
+    return 1 if _alone or not processes.is_initialized() else processes.get_world_size()
+
+
+def rank() -> int:
+    """The number of this process, from 0. Rank 0 alone writes and talks."""
+    return processes.get_rank() if processes.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """The number of this process on its own machine: that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", rank()))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """In here, nothing is said to other ranks."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def own_part(batch: Tensor) -> Tensor:
+    """This rank's share of a batch (B, …): every n-th of it."""
+    return batch[rank() :: n_ranks()] if n_ranks() > 1 else batch
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], n_images: int) -> None:
+    """Make each gradient, a mean over this rank's n images, the mean over all ranks' images."""
+    if n_ranks() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    count = torch.full((1,), n_images, dtype=torch.float32, device=gradients[0].device)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.ones_like(count)]) * count
+    processes.all_reduce(flat)
+    means = (flat[:-1] / flat[-1]).split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def begin_alike(networks: nn.Module) -> None:
+    """Give every rank the weights and statistics of rank 0."""
+    if n_ranks() > 1:
+        for tensor in networks.state_dict().values():
+            processes.broadcast(tensor, 0)
+
+
+def average_statistics(networks: nn.Module) -> None:
+    """Make running statistics those of all ranks: each has seen its own share of every batch."""
+    if n_ranks() == 1:
+        return
+    for statistics in networks.buffers():
+        if statistics.is_floating_point():
+            processes.all_reduce(statistics)
+            statistics /= n_ranks()
+
+
+def with_shared_batch_statistics(networks: nn.Module, device: torch.device) -> None:
+    """On GPUs, batch norms see the whole batch. On CPUs there is no such layer: each rank's share is its batch."""
+    if n_ranks() > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(networks)
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over ranks of a tensor on the CPU."""
+    if n_ranks() > 1:
+        processes.all_reduce(values)
+    return values
+
+
+def from_first(value: Value) -> Value:
+    """What rank 0 calls this with."""
+    if n_ranks() == 1:
+        return value
+    values = [value]
+    processes.broadcast_object_list(values, 0, device=torch.device("cpu"))
+    return values[0]
+
+
+def own_batches(n: int, batch_size: int) -> Tensor:
+    """(m,) int64: those of the positions 0 to n − 1 that this rank evaluates. Batches stay what one rank would see."""
+    from advvae.data.splits import divide
+
+    return torch.cat([torch.arange(0), *divide(torch.arange(n), batch_size)[rank() :: n_ranks()]])
+
+
+def gathered(values: Mapping[str, Tensor], positions: Tensor, n: int) -> dict[str, Tensor]:
+    """Of all n images, in their order, what each rank has computed at its own positions: name -> (n, …) on the CPU."""
+    if n_ranks() == 1:
+        return dict(values)
+    parts: list[tuple[Tensor, dict[str, Tensor]]] = [(positions, {})] * n_ranks()
+    processes.all_gather_object(parts, (positions, {name: value.cpu() for name, value in values.items()}))
+    order = torch.cat([part for part, _ in parts]).argsort()
+    assert len(order) == n
+    names = next(own for part, own in parts if len(part))
+    return {name: torch.cat([own[name] for part, own in parts if len(part)])[order] for name in names}

@@ -1,0 +1,128 @@
+"""From a composed config to metrics: the modes of a job run one after the other, and what they measured is told."""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from advvae import composing, ranks, runs
+from advvae.errors import UserError
+from advvae.jobs import Job, open_job
+from advvae.runs import flat
+from advvae.sweep_resume import finished_job
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+logger = logging.getLogger(__name__)
+
+Modes = Mapping[str, Callable[[Job], dict[str, Any]]]
+
+
+def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
+    """Settle the config, run its modes in one folder, and gather their metrics; returns what a sweeper minimises."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    output_dir = Path(composed.output_dir).absolute()
+    overrides = list(HydraConfig.get().overrides.task)
+    goes_on = bool(composed.resume)
+    if in_sweep and goes_on and (metrics := finished_job(folder, overrides)):
+        return objective(composed.objective, metrics)
+    resumed = goes_on and runs.can_go_on(folder)
+    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=in_sweep and goes_on)
+    with opened as run_folder, ExitStack() as resources:
+        settled = composing.settled_config(composed, folder, in_sweep)
+        resources.enter_context(ranks.followed(settled, folder, modes))
+        job = open_job(settled, run_folder, resources)
+        run_modes(job, modes)
+        run_folder.finish()
+    report(job)
+    return objective(job.config.objective, run_folder.metrics)
+
+
+def run_modes(job: Job, modes: Modes) -> None:
+    """What every rank does."""
+    for mode in job.config.modes:
+        measured = modes[mode](job)
+        job.run.metrics |= measured
+        track(job, mode, measured)
+
+
+def objective(name: str | None, metrics: dict[str, Any]) -> float | None:
+    """What a job returns to a sweeper: the metric of this name; None = `val_loss`, if there is one.
+
+    Raises:
+        UserError: the job measured no such metric.
+    """
+    if name is None:
+        return metrics.get("val_loss")
+    value: Any = metrics
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if not isinstance(value, int | float):
+        raise UserError(f"objective={name} was not measured; there is {', '.join(flat(metrics))}")
+    return float(value)
+
+
+PICTURES = {
+    "test": ("reconstructions",),
+    "sample": ("samples",),
+    "outlier": ("histograms", "roc", "auroc"),
+    "screen": ("most_outlying", "histogram"),
+    "matrix": ("matrix",),
+}
+
+
+def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
+    """Report what a mode measured and drew; training has done so epoch by epoch."""
+    if mode == "train":
+        return
+    epoch = job.checkpoint.training.epoch if job.checkpoint and job.checkpoint.training else 0
+    headline = {name: value for name, value in metrics.items() if name != "sets"}  # those of each set fill files
+    job.tracker.log({name: value for name, value in flat(headline).items() if isinstance(value, int | float)}, epoch)
+    for name in PICTURES[mode]:
+        if (picture := job.folder / f"{name}.png").is_file():
+            job.tracker.image(name, picture, epoch)
+
+
+def report(job: Job) -> None:
+    """The short tables that every run ends with, and where its files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = job.run.metrics
+    table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
+    for name, value in flat({k: v for k, v in metrics.items() if k not in DETAILED}).items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console = Console()
+    console.print(table)
+    if "scores" in metrics:
+        console.print(_score_table(metrics))
+    logger.info(f"run folder: {job.folder}")
+
+
+DETAILED = ("auroc", "scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
+
+
+def _score_table(metrics: dict[str, Any]) -> "Table":
+    """How well each score tells the sets apart; the rest stands in results.md."""
+    from rich.table import Table
+
+    from advvae.outlier.tables import cell
+
+    sets = list(metrics["sets"])
+    against = sets[0] if len(sets) == 1 else f"the mean over {len(sets)} sets"
+    title = f"inliers against {against} (AUPR, FPR95: outliers as positives; alarms: inliers flagged)"
+    table = Table(title=title, title_justify="left")
+    averaged = [name for name in ("near", "far") if name in metrics]
+    for heading in ("score", "AUROC [95 %]", *averaged, "AUPR", "FPR95", "alarms"):
+        table.add_column(heading, no_wrap=True)
+    for name, values in metrics["scores"].items():
+        rate = values["false_alarm_rate"]
+        cells = [cell(values, "auroc"), *(cell(metrics[group][name], "auroc").split()[0] for group in averaged)]
+        cells += [cell(values, metric).split()[0] for metric in ("aupr_out", "fpr95_out")]
+        table.add_row(name, *cells, "none set" if rate is None else f"{rate:.3f}")
+    return table
