@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,9 +54,23 @@ def read_ahead(read: partial[torch.Tensor], rows: Iterable[torch.Tensor], reader
 
 def taken(images: torch.Tensor, rows: torch.Tensor, *, pinned: bool) -> torch.Tensor:
     """`images[rows]`, by one thread: NumPy starts no others for it, and holds no lock while it waits for the disk."""
+    ask_for(images, rows)
     batch = torch.empty((len(rows), *images.shape[1:]), dtype=images.dtype, pin_memory=pinned)
     images.numpy().take(rows.numpy(), axis=0, out=batch.numpy(), mode="clip")  # "raise" would take a copy first
     return batch
+
+
+def ask_for(images: torch.Tensor, rows: torch.Tensor) -> None:
+    """Tell the system which pages of a mapped file are wanted: the disk is asked for all at once, and for no others.
+
+    Found missing one by one, each is read with up to megabytes around it: 3,000 images of 12 kB a second, not 50,000.
+    """
+    if not hasattr(mmap, "MADV_WILLNEED"):  # no such system
+        return
+    madvise, n_bytes = ctypes.CDLL(None).madvise, images[0].nbytes
+    for start in (images.data_ptr() + rows * n_bytes).tolist():
+        into_page = start % mmap.PAGESIZE
+        madvise(ctypes.c_void_p(start - into_page), ctypes.c_size_t(into_page + n_bytes), mmap.MADV_WILLNEED)
 
 
 def copy_on(device: torch.device, images: torch.Tensor) -> torch.Tensor | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import mmap
 import threading
 import time
 from functools import partial
@@ -113,6 +115,24 @@ def test_a_mapped_split_gives_the_same_batches(tmp_path: Path, monkeypatch: pyte
     for module in (entries, reading):
         monkeypatch.setattr(module, "IN_MEMORY", 0)
     assert all(torch.equal(one, other) for one, other in zip(batches(), in_memory, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="there is no such system call here")
+def test_the_pages_of_a_batch_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Libc:
+        def madvise(self, start: ctypes.c_void_p, length: ctypes.c_size_t, advice: int) -> None:
+            assert advice == mmap.MADV_WILLNEED
+            asked.append(range(start.value or 0, (start.value or 0) + length.value))
+
+    monkeypatch.setattr(reading.ctypes, "CDLL", lambda _: Libc())
+    images = torch.zeros(50, 3, 40, 40, dtype=torch.uint16)
+    reading.ask_for(images, torch.tensor([7, 0]))
+    for pages, image in zip(asked, (images[7], images[0]), strict=True):
+        assert pages.start % mmap.PAGESIZE == 0
+        assert image.data_ptr() - mmap.PAGESIZE < pages.start <= image.data_ptr()
+        assert pages.stop == image.data_ptr() + 3 * 40 * 40 * 2
 
 
 def test_small_sets_are_read_once_for_all_jobs_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
