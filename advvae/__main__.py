@@ -1,3 +1,3 @@
-from advvae.main import main
+from advvae.cli import main
 
 main()

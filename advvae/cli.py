@@ -1,10 +1,12 @@
 """What is answered before Hydra starts: help, the first words to a newcomer, and flags typed by habit."""
 
 import argparse
+import difflib
+import os
 import re
 import shlex
+import sys
 import textwrap
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -39,6 +41,15 @@ HYDRA_FLAGS = (
 )
 
 
+def main() -> None:
+    """The `advvae` command, and `python -m advvae`. Hydra is loaded when there is something to run."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of torchrun's processes answers, and the others wait for it
+        check_names(prepare_arguments(sys.argv[1:]))
+    from advvae.main import main as run
+
+    run()
+
+
 def prepare_arguments(arguments: list[str]) -> list[str]:
     """The arguments as Hydra takes them; or the answer to them, printed, and the end of the process."""
     if not arguments:
@@ -48,6 +59,8 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
         print(help_text())
         raise SystemExit(0)
     if "--version" in arguments:
+        from importlib.metadata import version
+
         print(f"advvae {version('advvae')}")
         raise SystemExit(0)
     equivalent = overrides_for_flags(arguments)
@@ -63,6 +76,27 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     # Hydra 1.3's parser refuses -m between overrides
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return [*multirun[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
+
+
+def check_names(arguments: list[str]) -> None:
+    """End the process for a misspelt key or option, which Hydra would need half a second to find.
+
+    What is more than a plain word is left to Hydra, and everything where its flags are: they may name more options.
+    """
+    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
+        return
+    for name, equals, value in (argument.partition("=") for argument in arguments):
+        if not equals or not name.isidentifier():
+            continue
+        if name not in FLAT_KEYS and name not in GROUPS:
+            raise SystemExit(unknown_key(name))
+        if name in GROUPS and value.isidentifier() and value != "null" and value not in group_options(name):
+            raise SystemExit(f"there is no {name}={value}: choose one of {', '.join(group_options(name))}")
+
+
+def unknown_key(name: str) -> str:
+    near = difflib.get_close_matches(name, [*FLAT_KEYS, *GROUPS], n=1)
+    return f"there is no key '{name}'; " + (f"did you mean {near[0]}?" if near else "advvae --help lists them")
 
 
 def overrides_for_flags(arguments: list[str]) -> list[str] | None:

@@ -1,6 +1,5 @@
 """What Hydra composes: the groups and resolvers registered before it starts, and the typed config it ends in."""
 
-import difflib
 import logging
 import re
 import sys
@@ -21,8 +20,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from advvae import runs
 from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
-from advvae.cli import config_dirs
-from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, GROUPS, PLACES, Config
+from advvae.cli import config_dirs, unknown_key
+from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
@@ -119,8 +118,7 @@ def explain(error: Exception) -> str:
         name = unknown[1]
         if "." in name:
             return f"there is no key '{name}'; --cfg job shows those that there are"
-        near = difflib.get_close_matches(name, [*FLAT_KEYS, *GROUPS], n=1)
-        return f"there is no key '{name}'; " + (f"did you mean {near[0]}?" if near else "advvae --help lists them")
+        return unknown_key(name)
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': advvae takes key=value; quote odd characters, as in \"key='a=b, c'\""
     if isinstance(error, yaml.YAMLError):

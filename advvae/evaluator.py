@@ -1,7 +1,6 @@
 """Measuring trained networks: `mode=test`, and the validation of a training run."""
 
 import math
-from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from advvae.data import Split
 from advvae.errors import UserError
 from advvae.figures import reconstruction_grid
 from advvae.losses import Objective, kl_divergence, mean_squared_error, ssim
+from advvae.memory import ValuesOfImages
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
 from advvae.models.evaluation import Device, evaluation
@@ -42,15 +42,15 @@ def evaluate(
     """
     if not networks.has_vae:
         raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
-    measured: dict[str, list[Tensor]] = defaultdict(list)
     own = distributed.own_batches(len(split), batch_size)
+    measured = ValuesOfImages(len(own))
     with evaluation(networks, device):
         batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
         for images in watched(batches, f"testing on {split.name}", math.ceil(len(own) / batch_size)):
             terms, reconstruction = _vae_terms(networks, objective, images)
             terms |= {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
             for name, values in terms.items():
-                measured[name].append(values)
+                measured.add(name, values)
     draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
     means = _means(measured, own, len(split))
     n_groups = {} if split.n_groups is None else {"n_groups": split.n_groups}
@@ -73,20 +73,20 @@ def validate(
         [-1, 1], `val_kld` in nats. With a discriminator also its `accuracy_real`, `accuracy_reconstruction` and
         `accuracy_sample`: the share of logits on the right side of 0, as many fixed prior samples as images.
     """
-    measured: dict[str, list[Tensor]] = defaultdict(list)
     own = distributed.own_batches(len(split), batch_size)
+    measured = ValuesOfImages(len(own))
     latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))[own]
     done = 0
     with evaluation(networks, device):
         for images in split.subset(own).batches(batch_size, device, num_workers=num_workers):
             terms, reconstruction = _vae_terms(networks, objective, images)
             for name, values in terms.items():
-                measured[f"val_{name}"].append(values)
+                measured.add(f"val_{name}", values)
             if networks.discriminator is not None:
                 sample = networks.decode(latents[done : done + len(images)].to(device))
-                measured["accuracy_real"].append(networks.discriminate(images) > 0)
-                measured["accuracy_reconstruction"].append(networks.discriminate(reconstruction) <= 0)
-                measured["accuracy_sample"].append(networks.discriminate(sample) <= 0)
+                measured.add("accuracy_real", networks.discriminate(images) > 0)
+                measured.add("accuracy_reconstruction", networks.discriminate(reconstruction) <= 0)
+                measured.add("accuracy_sample", networks.discriminate(sample) <= 0)
             done += len(images)
     return _means(measured, own, len(split))
 
@@ -119,7 +119,7 @@ def _vae_terms(networks: AdversarialVAE, objective: Objective, images: Tensor) -
     return {"loss": loss, "mse": mean_squared_error(images, reconstruction), "kld": kld}, reconstruction
 
 
-def _means(measured: dict[str, list[Tensor]], positions: Tensor, n: int) -> dict[str, float]:
+def _means(measured: ValuesOfImages, positions: Tensor, n: int) -> dict[str, float]:
     """Means over the n images of all ranks in float64, on the CPU: not every device has float64."""
-    of_all = distributed.gathered({name: torch.cat(parts) for name, parts in measured.items()}, positions, n)
+    of_all = distributed.gathered(measured.by_name, positions, n)
     return {name: values.cpu().double().mean().item() for name, values in of_all.items()}

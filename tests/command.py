@@ -37,7 +37,7 @@ class Command:
         self._capture = capture
 
     def __call__(self, *arguments: str) -> Result:
-        from advvae.main import main
+        from advvae.cli import main
 
         before = os.getcwd(), sys.argv, list(sys.path), os.environ.get("ADVVAE_DATA")
         root = logging.getLogger()  # Hydra sets it up anew for each job

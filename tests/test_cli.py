@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from advvae.cli import config_dirs, help_text, overrides_for_flags, prepare_arguments
+from advvae.cli import check_names, config_dirs, help_text, overrides_for_flags, prepare_arguments
 from advvae.config import CONF, FLAT_KEYS, GROUPS
 from tests.command import Command
 
@@ -97,7 +97,7 @@ def test_help_names_only_keys_that_exist() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["gen_weight=-1"], ["scores=[x]"], ["dataset=x"], []])
 def test_what_the_overrides_alone_show_is_answered_without_torch(arguments: list[str], tmp_path: Path) -> None:
-    script = "import sys; sys.argv[0] = 'advvae'\ntry:\n from advvae.main import main; main()\nfinally:\n"
+    script = "import sys; sys.argv[0] = 'advvae'\ntry:\n from advvae.cli import main; main()\nfinally:\n"
     script += " assert not {'torch', 'torchvision', 'wandb', 'matplotlib', 'sklearn', 'medmnist'} & set(sys.modules)"
     process = subprocess.run(
         [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -105,3 +105,28 @@ def test_what_the_overrides_alone_show_is_answered_without_torch(arguments: list
     assert "AssertionError" not in process.stderr
     assert process.returncode == (1 if arguments and "=" in arguments[0] else 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gen_wieght=1"], "there is no key 'gen_wieght'; did you mean gen_weight?"),
+        (["-m", "loss=msee"], "there is no loss=msee: choose one of ms_ssim, mse, ssim"),
+    ],
+)
+def test_a_misspelt_name_is_answered_before_hydra_is_loaded(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        check_names(arguments)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["dataset=mnist,photos", "experiment=null", "experiment=[one_class]", "hydra.mode=RUN", "dataset.root=x"],
+)
+def test_what_hydra_knows_better_is_left_to_it(argument: str) -> None:
+    check_names([argument])
+
+
+def test_options_of_ones_own_are_left_to_hydra() -> None:
+    check_names(["--config-dir", "mine", "dataset=mine", "my_group=mine"])
+    check_names(["-sc", "query=bash"])

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from advvae.data.texts import encoded
 from advvae.errors import UserError
 
 VAL_SHARE = 0.1  # of the training images, where a set has no official validation split
 TEST_SHARE = 0.2  # of all images, where a set has no official labelled split to test on
+DIGEST = 16  # bytes
 
 
 def official_split(split: str, official: Sequence[str], name: str) -> str:
@@ -76,19 +78,29 @@ def ordered(
     names the order is the same permutation of n whatever the seed of a run (NumPy's, stable across versions), and
     there are no places.
     """
-    if groups is not None:
-        names = [str(group) for group in np.asarray(groups).tolist()]
-    if names is None:
+    texts = names if groups is None else map(str, groups)
+    if texts is None:
         return np.random.default_rng(0).permutation(n).argsort(), None
-    places = sorted((place(name, purpose), name) for name in set(names))
-    ranks = {name: rank for rank, (_, name) in enumerate(places)}
-    return np.array([ranks[name] for name in names], dtype=np.int64), np.array([number for number, _ in places])
+    # Bytes and not strings, 16 of each: there may be millions. No two of so many names share them.
+    digests = np.fromiter((digest(text, purpose) for text in texts), f"S{DIGEST}", count=n)
+    units, ranks = np.unique(digests, return_inverse=True)
+    return ranks, places_of(units)
 
 
 def place(name: str, purpose: str) -> float:
     """A number in [0, 1) that follows from the name alone, and is another one for each purpose."""
-    digest = hashlib.sha256(f"{purpose}/{name}".encode("utf-8", "surrogatepass")).digest()  # a name need not be UTF-8
-    return int.from_bytes(digest[:6], "big") / 2**48
+    return places_of(np.array([digest(name, purpose)], f"S{DIGEST}")).item()
+
+
+def digest(name: str, purpose: str) -> bytes:
+    return hashlib.sha256(encoded(f"{purpose}/{name}")).digest()[:DIGEST]
+
+
+def places_of(digests: np.ndarray) -> np.ndarray:
+    """(n,) float64 in [0, 1), in the order of the digests: their first 48 bits."""
+    numbers = np.zeros((len(digests), 8), np.uint8)
+    numbers[:, 2:] = digests.view(np.uint8).reshape(-1, DIGEST)[:, :6]
+    return numbers.view(">u8")[:, 0] / 2**48
 
 
 def n_below(end: float, places: np.ndarray) -> int:

@@ -1,8 +1,9 @@
 """Prepared splits on disk, as they are read.
 
 An entry is a folder with `images.npy` (N×C×H×W, uint8 or uint16: the images that could be read), `masks.npy` (N×H×W,
-where there are masks), `items.json` and `labels.npy` (of all images of the source) and `left_out.csv` (path and reason
-of what is not among them, where something is not).
+where there are masks), `labels.npy` and, where there are any, `groups.npy`, `paths.txt` and `names.txt` (of all images
+of the source; see `texts`), `items.json`, and `left_out.csv` (path and reason of what is not among them, where
+something is not). What grows with the number of images stays on disk when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from advvae.data.chunks import Tally
 from advvae.data.images import REMEDY
 from advvae.data.source import Items
+from advvae.data.texts import read_texts, take, write_texts
 from advvae.data.told import tell_once
 from advvae.errors import UserError
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 IN_MEMORY = 512 * 2**20  # bytes up to which a prepared split is read into memory
 
 small_arrays: WeakValueDictionary[Path, torch.Tensor] = WeakValueDictionary()
+kept: list[torch.Tensor] = []  # those read last, up to IN_MEMORY: the next job of a sweep asks for them again
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,26 +107,29 @@ def load_entry(folder: Path) -> Prepared | None:
         facts = json.loads((folder / "items.json").read_text())
         images = load_array(folder / "images.npy", facts["shape"])
         masks = load_array(folder / "masks.npy", facts["masks"]) if facts["masks"] else None
-        labels = np.load(folder / "labels.npy")
+        labels = np.load(folder / "labels.npy", mmap_mode="r")
+        groups = np.load(folder / "groups.npy", mmap_mode="r") if facts["groups"] else None
+        paths, names = (read_texts(folder / f"{part}.txt") if facts[part] else None for part in ("paths", "names"))
         unreadable = [(number, path, reason) for number, path, reason in facts["unreadable"]]
         left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
         doubts = [str(doubt) for doubt in facts["doubts"]]
-        classes, paths, groups, names = (facts[part] for part in ("classes", "paths", "groups", "names"))
+        classes = facts["classes"]
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     numbers = np.delete(np.arange(len(labels)), [number for number, *_ in unreadable])
-    if len(numbers) != len(images) or labels.dtype != np.int64:
+    beside = [part for part in (groups, paths, names) if part is not None]
+    if len(numbers) != len(images) or labels.dtype != np.int64 or any(len(part) != len(labels) for part in beside):
         return None
     return Prepared(
         images,
         labels[numbers],
         classes,
-        None if paths is None else [paths[number] for number in numbers],
-        None if groups is None else np.array(groups)[numbers],
-        None if names is None else [names[number] for number in numbers],
+        take(paths, numbers),
+        None if groups is None else groups[numbers],
+        take(names, numbers),
         masks,
         numbers,
-        None if groups is None else np.array(groups),
+        groups,
         names,
         left_out,
         doubts,
@@ -139,19 +145,25 @@ def load_array(path: Path, shape: Sequence[int]) -> torch.Tensor:
         return torch.from_numpy(array)
     if (tensor := small_arrays.get(path)) is None:
         tensor = small_arrays[path] = torch.from_numpy(np.array(array))
+        kept.append(tensor)
+        while sum(array.nbytes for array in kept) > IN_MEMORY:
+            kept.pop(0)
     return tensor
 
 
 def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int], doubts: Sequence[str]) -> None:
     """All of an entry but its arrays of images and masks. shape: (N, C, H, W) of the images that could be read."""
     np.save(folder / "labels.npy", np.asarray(items.labels, dtype=np.int64))
+    if items.groups is not None:
+        np.save(folder / "groups.npy", np.asarray(items.groups))
+    for part, texts in (("paths", items.paths), ("names", items.names)):
+        if texts is not None:
+            write_texts(folder / f"{part}.txt", map(str, texts))
     facts: dict[str, Any] = {
         "shape": list(shape),
         "masks": [shape[0], *shape[2:]] if tally.n_masks else None,
         "classes": [str(name) for name in items.classes],
-        "paths": None if items.paths is None else [str(path) for path in items.paths],
-        "groups": None if items.groups is None else np.asarray(items.groups).tolist(),
-        "names": None if items.names is None else [str(name) for name in items.names],
+        **{part: getattr(items, part) is not None for part in ("paths", "groups", "names")},
         "unreadable": tally.unreadable,
         "n_others": len(items.left_out),
         "n_bad_masks": len(tally.bad_masks),

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from advvae.data.chunks import one_line
 from advvae.data.classes import chosen_rows, label_names
 from advvae.data.cuts import half_rows, official_split, split_rows
-from advvae.data.entries import IN_MEMORY, Prepared
+from advvae.data.entries import Prepared
 from advvae.data.images import raw_values
+from advvae.data.reading import gathered
 from advvae.data.source import SPLITS, Form, Source
 from advvae.data.store import checked, prepare
+from advvae.data.texts import take
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,15 @@ class Split:
 
     def subset(self, positions: torch.Tensor) -> Split:
         """The images at these positions (int64, from 0 to n − 1), in this order."""
-        chosen = positions.tolist()
-        paths = None if self.paths is None else [self.paths[i] for i in chosen]
-        names = None if self.names is None else [self.names[i] for i in chosen]
-        groups = None if self.groups is None else self.groups[chosen]
-        rows, labels = self.rows[positions], self.labels[chosen]
-        return replace(self, rows=rows, labels=labels, paths=paths, groups=groups, names=names)
+        chosen = positions.numpy()
+        return replace(
+            self,
+            rows=self.rows[positions],
+            labels=self.labels[chosen],
+            paths=take(self.paths, chosen),
+            groups=None if self.groups is None else self.groups[chosen],
+            names=take(self.names, chosen),
+        )
 
     def halves(self) -> tuple[Split, Split]:
         """Two disjoint halves (select, calibrate), always the same ones; if n is odd, the first has one more.
@@ -110,26 +114,19 @@ class Split:
 
         shuffle: a CPU generator that draws the order and where images are cropped, advanced at this call; None = in
             the order of `rows`, cropped at the centre.
-        num_workers: processes that read what lies on disk; the values do not depend on it.
+        num_workers: threads that read ahead what lies on disk, 0 = a few; the values do not depend on it.
         rank, n_ranks: of each batch, every n-th image from this one on.
         The global random state is left alone. Raises UserError for a crop larger than the images.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         rows = [batch[rank::n_ranks] for batch in divide(self.rows[order], batch_size, n_ranks)]
-        loader: DataLoader = DataLoader(
-            Rows(self.images),
-            batch_size=None,
-            sampler=rows,
-            num_workers=num_workers if self.images.nbytes > IN_MEMORY else 0,  # there is nothing to wait for
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else a loader draws its seed from the global one
-        )
-        batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in loader)
+        read = gathered(self.images, rows, device, num_workers)
+        batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in read)
         if self.transform is not None:
             batches = map(self.transform, batches, rows)
         if self.crop is not None:
-            drawn = self.crop_corners(self.crop, shuffle)
+            drawn = self.crop_corners(self.crop, shuffle).to(device)
             corners = [batch[rank::n_ranks] for batch in divide(drawn, batch_size, n_ranks)]
             batches = map(partial(cropped, side=self.crop), batches, corners)
         return batches
@@ -148,16 +145,6 @@ class Split:
         return torch.randint(room + 1, (len(self), 2), generator=shuffle)
 
 
-class Rows(Dataset):
-    """Batches of an image tensor, by their rows."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images
-
-    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.images[rows]
-
-
 def divide(rows: torch.Tensor, batch_size: int, n_ranks: int = 1) -> list[torch.Tensor]:
     """Consecutive batches. What is left over joins the batch before it, unless each rank has two images of it.
 
@@ -170,14 +157,16 @@ def divide(rows: torch.Tensor, batch_size: int, n_ranks: int = 1) -> list[torch.
 
 
 def to_floats(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type."""
-    pinned = device.type == "cuda"
-    if images.dtype == torch.uint16:  # which few devices and operations know: carried as int16, without its sign there
+    """uint8 or uint16 images to float32 in [-1, 1], exactly -1 for 0 and 1 for the largest value of their type.
+
+    uint16, which few devices and operations know, may come as int16, and is carried as that.
+    """
+    plain = images.view(torch.int16) if images.dtype == torch.uint16 else images
+    images = plain.to(device, non_blocking=device.type == "cuda")
+    half = 127.5
+    if images.dtype == torch.int16:
         half = 32767.5
-        images = images.view(torch.int16).to(device, non_blocking=pinned).to(torch.int32) & 65535
-    else:
-        half = 127.5
-        images = images.to(device, non_blocking=pinned)
+        images = images.to(torch.int32) & 65535  # without its sign
     return images.to(torch.float32, memory_format=torch.channels_last).div_(half).sub_(1)
 
 
@@ -231,13 +220,22 @@ def load_split(
     if split != "train" and official == "train":
         told = "%s has no %s split: %d of its %d training images, always the same, are used"
         log.info(told, name, split, len(rows), len(prepared.labels))
-    labels = prepared.labels[rows.numpy()]
-    paths = None if prepared.paths is None else [prepared.paths[row] for row in rows.tolist()]
-    groups = None if prepared.groups is None else prepared.groups[rows.numpy()]
-    names = None if prepared.names is None else [prepared.names[row] for row in rows.tolist()]
-    images, classes, masks = prepared.images, prepared.classes, prepared.masks
-    whole = Split(name, split, images, rows, official, labels, classes, paths, groups, masks, names=names)
-    chosen = chosen_rows(labels, prepared.classes, name=name, keep_classes=keep_classes, drop_classes=drop_classes)
+    everything = Split(
+        name,
+        split,
+        prepared.images,
+        torch.arange(len(prepared.images)),
+        official,
+        prepared.labels,
+        prepared.classes,
+        prepared.paths,
+        prepared.groups,
+        prepared.masks,
+        names=prepared.names,
+    )
+    whole = everything.subset(rows)
+    classes = {"keep_classes": keep_classes, "drop_classes": drop_classes}
+    chosen = chosen_rows(whole.labels, whole.classes, name=name, **classes)
     if not chosen.any():
         raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
     used = whole.subset(torch.from_numpy(chosen.nonzero()[0]))

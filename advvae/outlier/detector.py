@@ -19,6 +19,7 @@ from advvae import distributed
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.losses import Objective
+from advvae.memory import ValuesOfImages
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import Device, evaluation
 from advvae.outlier import conformal
@@ -253,8 +254,8 @@ def score_split(
     """Single scores of all images in one pass: name -> (n,) float64, in the order of `split`, which may be empty."""
     if not len(split):
         return {name: np.empty(0) for name in scores}
-    parts: dict[str, list[Tensor]] = {name: [] for name in scores}
     own = distributed.own_batches(len(split), batch_size)
+    scored = ValuesOfImages(len(own))
     with evaluation(networks, device):
         batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
         for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(own) / batch_size)):
@@ -262,9 +263,8 @@ def score_split(
             for name, score in scores.items():
                 values = score(evidence)
                 check_shape(name, values, len(images))
-                parts[name].append(values.detach().cpu())
-    own_values = {name: torch.cat(values) for name, values in parts.items() if values}
-    of_all = distributed.gathered(own_values, own, len(split))
+                scored.add(name, values.detach().cpu())
+    of_all = distributed.gathered(scored.by_name, own, len(split))
     return {name: finite(name, values.double().numpy(), split) for name, values in of_all.items()}
 
 
