@@ -259,6 +259,6 @@ def _run_dir(*, _root_: DictConfig) -> str:
 
 
 def _sweep_dir(output_dir: str, resume: str | None, overrides: DictConfig) -> str:
-    """The folder of the sweep to resume, or a new one."""
+    """The folder of the sweep to resume, or a new one; absolute, since a launcher's processes may begin elsewhere."""
     sweeper = [text for text in overrides.hydra if text.startswith("hydra.sweeper.")]
-    return str(sweep_folder(output_dir, resume, [*overrides.task, *sweeper]))
+    return str(sweep_folder(output_dir, resume, [*overrides.task, *sweeper]).absolute())

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 def run(composed: DictConfig) -> float | None:
     """One run, or one job of a sweep: returns what a sweeper minimises."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    os.chdir(HydraConfig.get().runtime.cwd)  # where a Ray cluster's processes begin is where it was started
     try:
         with disk_errors_told(f"below output_dir={composed.output_dir}"):
             return run_job(composed, in_sweep, MODES)
