@@ -86,9 +86,7 @@ def _check_devices(config: Config) -> None:
     if config.n_devices == 1:
         return
     if config.mode == "matrix":
-        raise UserError(
-            f"mode=matrix trains its sets one after the other on one device, got n_devices={config.n_devices}"
-        )
+        raise UserError(f"mode=matrix trains each of its sets on one device, got n_devices={config.n_devices}")
     if ":" in config.device or config.device == "mps":
         raise UserError(f"n_devices={config.n_devices} needs device=auto, cuda or cpu, got device={config.device}")
     if config.mode == "train" and config.batch_size < 2 * config.n_devices:

@@ -24,7 +24,7 @@ def train(job: Job) -> dict[str, Any]:
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.data.locks import writable_cache
-    from advvae.distributed import alone, from_first, n_ranks, rank
+    from advvae.distributed import alone, from_first, n_ranks, rank, wait_for_all
     from advvae.outlier.scores import usable_scores
     from advvae.precision import choose_precision
     from advvae.trainer import Trainer
@@ -65,6 +65,7 @@ def train(job: Job) -> dict[str, Any]:
         resumed=job.checkpoint,
     )
     metrics = trainer.train()
+    wait_for_all()
     job.checkpoint = read_checkpoint((job.shared_folder or job.folder) / "checkpoints" / "best.pt")
     return metrics
 

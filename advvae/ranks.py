@@ -112,7 +112,7 @@ def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
     from torch import distributed as processes
 
     n, is_cuda = config.n_devices, _is_cuda(config)
-    there = torch.cuda.device_count() if is_cuda else len(os.sched_getaffinity(0))
+    there = torch.cuda.device_count() if is_cuda else os.cpu_count() or 1
     if n > there:
         raise UserError(f"n_devices={n}: there are only {there} {'GPUs' if is_cuda else 'cores'} here")
     store = processes.TCPStore("127.0.0.1", 0, n, is_master=True, wait_for_workers=False)
@@ -127,13 +127,15 @@ def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
         torch.set_num_threads(max(1, n_threads // n))
         _join(store, 0, n, is_cuda)
         yield _Group(store, followers)
+        _leave()
         is_done = True
     finally:
         for process in followers:
             if not is_done:
                 process.terminate()
             process.join()
-        processes.destroy_process_group()
+        if processes.is_initialized():
+            processes.destroy_process_group()
         torch.set_num_threads(n_threads)
 
 
@@ -146,7 +148,7 @@ def _follow_spawned(rank: int, n: int, port: int, is_cuda: bool, n_threads: int,
     with _failure_told(store, rank):
         _join(store, rank, n, is_cuda)
         _work_beside(modes)
-    processes.destroy_process_group()
+        _leave()
 
 
 @contextmanager
@@ -173,6 +175,8 @@ def follow_torchrun(modes: Modes) -> None:
         _join(store, rank, n, torch.cuda.is_available())
         while _work_beside(modes):
             pass
+        _leave()
+    os._exit(0)  # at times, what torch's threads leave behind makes the interpreter abort at its own end
 
 
 @contextmanager
@@ -195,6 +199,16 @@ def _dismiss() -> None:
     if not processes.is_initialized():  # there was no job, only a question such as --help
         _join(_store_of_torchrun(), 0, int(os.environ["WORLD_SIZE"]), torch.cuda.is_available())
     from_first(None)
+    _leave()
+
+
+def _leave() -> None:
+    """When all have come here: a rank that is gone is an error to those that still wait for its last word."""
+    from torch import distributed as processes
+
+    from advvae.distributed import wait_for_all
+
+    wait_for_all()
     processes.destroy_process_group()
 
 

@@ -33,6 +33,7 @@ OVERRIDES = [
     ("hidden_dims=[8,0]", "hidden_dims must list widths of 1 or more, got [8,0]"),
     ("hidden_dims=[4,4,4,4,4,4]", "size=32 is too small for 6 stages (hidden_dims=[4,4,4,4,4,4]): at most 5"),
     ("precision=16", "precision must be one of auto, 32, bf16"),
+    ("n_devices=0", "n_devices must be 1 or more, got 0"),
     ("compile=yes", "compile must be one of auto, none"),
     ("device=gpu", "device must be auto, cpu, cuda"),
     ("dataset=octmist", "octmnist"),  # the options are listed
@@ -87,6 +88,12 @@ def test_a_bad_override_is_one_message(advvae: Command, override: str, expected:
         (["mode=test", "then=[outlier]"], "then=[outlier] follows mode=train only"),
         (["dataset=digits", "device=cuda:99", *TINY], "device=cuda:99 is not available here"),
         (["objective=scores.loss.auroc", "then=[outlier]"], "allow_outlier_selection=true"),
+        (
+            ["n_devices=2", "mode=matrix", "datasets=[digits,photos]"],
+            "mode=matrix trains each of its sets on one",
+        ),
+        (["n_devices=2", "device=cuda:1"], "n_devices=2 needs device=auto, cuda or cpu, got device=cuda:1"),
+        (["n_devices=2", "batch_size=3"], "batch_size=3 is of all ranks: n_devices=2 needs two images for each, 4"),
         (["deterministic=true", "precision=bf16"], "deterministic=true needs precision=32"),
         (["dataset=folder", "dataset.root=nowhere"], "nowhere: there is nothing there"),
         (["dataset=digits", "then=[outlier]", "out_dataset=array", "out_dataset.path=no.npz"], "no.npz"),

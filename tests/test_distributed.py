@@ -1,0 +1,241 @@
+"""Several processes that train one model: the same numbers as one, one folder, and one error for all."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributed as processes
+
+from advvae import distributed, ranks
+from advvae.errors import UserError
+from advvae.game import Players, draw_noise, make_players, play_step
+from advvae.models import conv_networks
+from advvae.models.conv import NORMS
+from advvae.trainer import EpochLosses
+from tests.command import FEW, TINY, Command
+from tests.networks import objective, real_images
+
+STEPS = 20
+BATCH = 33  # one more than two ranks can share evenly
+MOST = timedelta(minutes=2)
+
+
+def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
+    """After 20 steps, without batch statistics: weights and losses, and what is gathered."""
+    alone = played(tmp_path)
+    with beside(_play_and_save, tmp_path):
+        together = played(tmp_path)
+    follower = torch.load(tmp_path / "rank1.pt", weights_only=True)
+    for name, weights in alone["weights"].items():
+        torch.testing.assert_close(together["weights"][name], weights, rtol=0, atol=1e-6, msg=name)
+        assert torch.equal(together["weights"][name], follower["weights"][name])
+    assert together["losses"] == pytest.approx(alone["losses"], abs=1e-6)
+    assert together["losses"] == follower["losses"]
+    assert together["n_images"] == alone["n_images"] == STEPS * BATCH
+    assert torch.equal(together["gathered"], torch.arange(10.0)[:, None].expand(10, 2))
+    assert together["statistics"] == follower["statistics"] == 0.5  # the mean of the ranks' 0 and 1
+    assert together["from_first"] == follower["from_first"] == 0
+    assert alone["from_first"] == together["alone"] == 0
+    assert follower["alone"] == 1
+
+
+def played(folder: Path) -> dict[str, Any]:
+    """Twenty steps of this rank's share, and what the other functions give."""
+    players = networks_without_batch_statistics()
+    distributed.begin_alike(players.networks)
+    generator, losses = torch.Generator().manual_seed(2), EpochLosses(0, folder)
+    for step in range(STEPS):
+        images = distributed.own_part(real_images(BATCH, seed=step).double())
+        noise = [own.double() for own in draw_noise(BATCH, 3, generator, torch.device("cpu"))]
+        losses.add(play_step(players, objective(), images, (noise[0], noise[1]), "32"), len(images))
+    own = distributed.own_batches(10, 3)
+    norm = nn.BatchNorm1d(1)
+    norm.running_mean = torch.full((1,), float(distributed.rank()))
+    distributed.average_statistics(norm)
+    with distributed.alone():
+        alone = distributed.from_first(distributed.rank())
+    return {
+        "losses": losses.means(),
+        "n_images": losses.images,
+        "weights": {name: tensor.clone() for name, tensor in players.networks.state_dict().items()},
+        "gathered": distributed.gathered({"values": own[:, None].expand(-1, 2).float()}, own, 10)["values"],
+        "statistics": norm.running_mean.item(),
+        "from_first": distributed.from_first(distributed.rank()),
+        "alone": alone,
+    }
+
+
+def networks_without_batch_statistics() -> Players:
+    """In float64, so that Adam's first steps, which follow the signs of gradients, do not magnify rounding."""
+    torch.manual_seed(distributed.rank())  # they begin alike all the same
+    networks = conv_networks(1, 8, 3, [4, 6], norm="group").double()
+    for module in list(networks.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, NORMS["group"](child.num_features).double())
+    return make_players(networks, 2e-3, torch.device("cpu"))
+
+
+def _play_and_save(folder: Path) -> None:
+    torch.save(played(folder), folder / "rank1.pt")
+
+
+@contextmanager
+def beside(function: Callable[[Path], None], folder: Path) -> Iterator[None]:
+    """This process is rank 0 of two in here; the other calls the function."""
+    store = processes.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    other = multiprocessing.get_context("spawn").Process(target=_join_and_call, args=(function, folder, store.port))
+    other.start()
+    try:
+        processes.init_process_group("gloo", store=store, rank=0, world_size=2, timeout=MOST)
+        yield
+        other.join()
+        assert other.exitcode == 0
+    finally:
+        other.terminate()
+        processes.destroy_process_group()
+
+
+def _join_and_call(function: Callable[[Path], None], folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    store = processes.TCPStore("127.0.0.1", port, 2, is_master=False)
+    processes.init_process_group("gloo", store=store, rank=1, world_size=2, timeout=MOST)
+    function(folder)
+    processes.destroy_process_group()
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 8, 9])
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+def test_ranks_evaluate_the_batches_that_one_rank_would_see(n: int, n_ranks: int) -> None:
+    from advvae.data.splits import divide
+
+    batches = divide(torch.arange(n), 4)
+    for rank in range(n_ranks):
+        with pretending(rank, n_ranks):
+            own = distributed.own_batches(n, 4)
+        again: list[Tensor] = divide(own, 4)
+        assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches[rank::n_ranks]]
+
+
+@contextmanager
+def pretending(rank: int, n_ranks: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(distributed, "rank", lambda: rank)
+        patched.setattr(distributed, "n_ranks", lambda: n_ranks)
+        yield
+
+
+def test_more_devices_than_there_are(advvae: Command) -> None:
+    result = advvae("mode=train", "dataset=digits", *TINY, "n_devices=99", "device=cpu")
+    assert (result.status, result.message) == (1, f"n_devices=99: there are only {os.cpu_count()} cores here")
+    assert list(advvae.cwd.iterdir()) == []
+
+
+def test_a_rank_that_fails_has_its_say(tmp_path: Path) -> None:
+    store = processes.TCPStore("127.0.0.1", 0, 1, is_master=True)
+    group = ranks._Group(store, [])
+    store.set(ranks.FAILURE, "there is no disk")
+    assert group.failure() == "there is no disk"
+
+
+@pytest.mark.slow
+def test_two_devices_give_what_one_gives(advvae: Command) -> None:
+    """Training, test and outliers in one command; then each again by one process, from the same weights."""
+    torch.set_num_threads(1)
+    scores = ("out_dataset=photos", "scores=[loss,discriminator,latent_gmm,feature_knn]", "baselines=false")
+    run = advvae.train("n_devices=2", "n_epochs=2", "then=[test,outlier]", *scores).folder
+    assert len(advvae.runs()) == 1
+    assert (run / "samples" / "epoch-0002.png").is_file()
+    together = json.loads((run / "metrics.json").read_text())
+    for file in run.glob("*detector.pt"):
+        file.unlink()
+    test = advvae("mode=test", "dataset=digits", "tracker=none", "batch_size=256")
+    alone = json.loads((test.folder / "metrics.json").read_text())
+    assert {name: together[name] for name in ("n", "mse", "kld", "psnr", "ssim")} == {
+        name: alone[name] for name in ("n", "mse", "kld", "psnr", "ssim")
+    }
+    outlier = advvae("mode=outlier", "dataset=digits", *scores, "tracker=none", "batch_size=256")
+    assert (outlier.folder / "scores.csv").read_bytes() == (run / "scores.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_checkpoints_move_between_numbers_of_ranks(advvae: Command) -> None:
+    run = advvae.train().folder
+    for epochs, n_devices in ((2, 2), (3, 1)):
+        again = advvae("mode=train", f"resume={run}", f"n_epochs={epochs}", f"n_devices={n_devices}", "tracker=none")
+        assert again.status == 0, again.errors
+        assert json.loads((run / "metrics.json").read_text())["epochs"] == epochs
+    assert advvae.runs() == [run]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_all_ranks_with_one_line(advvae: Command) -> None:
+    result = advvae("mode=train", "dataset=digits", *TINY, "lr=1e30", "n_epochs=2", "n_devices=2")
+    assert result.status == 1
+    assert "is not finite" in result.message
+    assert len(result.message.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_all(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = ranks._Group
+
+    def doomed(store: Any, followers: list[Any]) -> Any:
+        followers[0].kill()
+        return started(store, followers)
+
+    monkeypatch.setattr(ranks, "_Group", doomed)
+    result = advvae("mode=train", "dataset=digits", *TINY, "n_devices=2")
+    assert (result.status, result.message) == (1, "rank 1 ended with status -9 (killed)")
+    assert not processes.is_initialized()
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_each_have_their_ranks(advvae: Command) -> None:
+    result = advvae("-m", "mode=train", "dataset=digits", *TINY, "n_devices=2", "seed=0,1")
+    assert result.status == 0, result.errors
+    assert len(advvae.runs()) == 2
+
+
+@pytest.mark.slow
+def test_torchrun(advvae: Command) -> None:
+    arguments = ["mode=train", "dataset=digits", *TINY, "then=[outlier]", "out_dataset=photos", *FEW]
+    result = torchrun(advvae, *arguments)
+    assert result.returncode == 0, result.stderr
+    (run,) = advvae.runs()
+    assert json.loads((run / "metrics.json").read_text())["status"] == "finished"
+    assert result.stdout.count(f"run folder: {run}") == 1
+    help_of_torchrun = torchrun(advvae, "--help")
+    assert (help_of_torchrun.returncode, help_of_torchrun.stdout.count("Usage: advvae")) == (0, 1)
+    assert torchrun(advvae, "lr=0").returncode == 1
+    assert advvae.runs() == [run]
+
+
+def torchrun(advvae: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "advvae", *arguments]
+    environment = {**os.environ, "ADVVAE_DATA": str(advvae.data_dir)}
+    return subprocess.run(command, cwd=advvae.cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_torchrun_counts_the_devices() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("WORLD_SIZE", "2")
+        with pytest.raises(UserError, match="leave it out"):
+            ranks._beside_torchrun(_with_devices(3)).__enter__()
+
+
+def _with_devices(n: int) -> Any:
+    class WithDevices:
+        n_devices = n
+
+    return WithDevices()
