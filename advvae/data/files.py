@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from advvae.data.listing import OTHER_NAMES_OF_VAL, Entry, Listing, Unused, present
 from advvae.data.masks import MaskFiles, mask_folders, places_of_masks, with_masks
 from advvae.data.nifti import parse_slices
-from advvae.data.readers import SUFFIXES, ImageFiles, image_files, places
+from advvae.data.readers import SUFFIXES, ImageFiles, PackedPlaces, Place, image_files, places
 from advvae.data.source import SPLITS, Items
 from advvae.data.table import read_table
+from advvae.data.texts import packed
 from advvae.data.told import tell_once
 from advvae.errors import UserError
 
@@ -104,19 +106,18 @@ class Folder:
             raise UserError(f"dataset.slices={self.slices} leaves no image of the volumes in {self.folder}: widen it")
         masks, mismatched = places_of_masks(entries, images, slices)
         self.tell(mismatched)
-        entry_of = {entry.path: entry for entry in entries}
-        shown = [entry_of[place.path] for place in images]  # a file is shown once for each of its images
-        grouped = listing.has_groups or len({place.path for place in images}) < len(images)
+        shown = list(entries_of(images, entries))
+        grouped = listing.has_groups or any(one is next_one for one, next_one in pairwise(shown))
         left_out = [*listing.left_out, *mismatched]
         home, folder = self.splits[0], self.folder  # home of what belongs to no split
-        names = [name_in(folder, entry.path) for entry in shown]
-        groups = [entry.group or name for entry, name in zip(shown, names, strict=True)]
+        names = packed(name_in(folder, entry.path) for entry in shown)
+        groups = [entry.group or name for entry, name in zip(shown, names, strict=True)] if grouped else None
         return Items(
-            ImageFiles(images),
+            ImageFiles(PackedPlaces(images)),
             listing.numbers(shown),
             listing.classes,
-            paths=[str(place) for place in images],
-            groups=np.array(groups) if grouped else None,
+            paths=packed(map(str, images)),
+            groups=np.array(groups) if groups else None,
             masks=MaskFiles(masks) if any(masks) else None,
             left_out=[(item.path, item.reason) for item in left_out if (item.split or home) == split],
             names=names,
@@ -192,6 +193,16 @@ class Folder:
             tell_once(
                 log, self.folder, f"{self.csv or self.root}: {count} left out, as {reason}: {', '.join(names)}{more}"
             )
+
+
+def entries_of(places: Iterable[Place], entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entry of each place, these being in the entries' order: a file is shown once for each of its images."""
+    remaining = iter(entries)
+    entry = next(remaining)
+    for place in places:
+        while entry.path != place.path:  # a file without any
+            entry = next(remaining)
+        yield entry
 
 
 def class_of(path: Path, folder: Path) -> str:

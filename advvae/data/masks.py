@@ -77,6 +77,8 @@ def places_of_masks(
 
     images: those of the entries' files. slices: which ones of volumes.
     """
+    if not any(entry.mask for entry in entries):
+        return [None] * len(images), []
     frames_of = frames(places(dict.fromkeys(entry.mask for entry in entries if entry.mask is not None), slices))
     images_of = frames(images)
     found: dict[Place, Place] = {}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from advvae.data.dicom import DicomFile, has_magic, n_frames
 from advvae.data.nifti import Slices, Volume, slice_numbers
+from advvae.data.texts import packed
 from advvae.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,6 +79,22 @@ def places_in(path: Path, slices: Slices) -> list[Place]:
     if is_dicom(path) and (n := n_frames(path)) > 1:
         return [Place(path, number) for number in range(n)]
     return [Place(path)]
+
+
+class PackedPlaces(Sequence[Place]):
+    """Places that take a tenth of the memory, of which a set may have millions."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.paths = packed(str(place.path) for place in places)
+        inside = ((-1 if value is None else value for value in place[1:]) for place in places)
+        self.inside = np.fromiter(chain.from_iterable(inside), np.int32, 2 * len(places)).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        number, axis = (None if value < 0 else value for value in self.inside[index].tolist())
+        return Place(Path(self.paths[index]), number, axis)
 
 
 class ImageFiles(Sequence[Any]):

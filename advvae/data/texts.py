@@ -1,4 +1,4 @@
-"""Many strings on disk: as Python's own, the paths of a million images would take a gigabyte."""
+"""Many strings: as Python's own, the paths of a million images would take a gigabyte."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def take(texts: Sequence[str] | None, positions: np.ndarray) -> Sequence[str] | 
     if texts is None or isinstance(texts, Texts):
         return texts and texts.take(positions)
     return [texts[position] for position in positions.tolist()]
+
+
+def packed(texts: Iterable[str]) -> Texts:
+    """These strings, in memory."""
+    content, starts = bytearray(), array("q", [0])
+    for text in texts:
+        content += encoded(text) + b"\n"
+        starts.append(len(content))
+    return Texts(np.frombuffer(content, np.uint8), np.frombuffer(starts, np.int64), np.arange(len(starts) - 1))
 
 
 def write_texts(path: Path, texts: Iterable[str]) -> None:

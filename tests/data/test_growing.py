@@ -93,7 +93,7 @@ def test_a_table_names_files_as_their_folder_does(tmp_path: Path) -> None:
 
 def test_names_have_forward_slashes(tmp_path: Path) -> None:
     source = write_images(tmp_path / "scans", ["a/b/1.png"])
-    assert source.read("train", tmp_path).names == ["a/b/1.png"]
+    assert list(source.read("train", tmp_path).names or ()) == ["a/b/1.png"]
 
 
 @pytest.mark.parametrize("n", range(4, 11))

@@ -14,7 +14,7 @@ from advvae.data import readers
 from advvae.data.files import Folder
 from advvae.data.images import height_and_width, to_array
 from advvae.data.nifti import parse_slices
-from advvae.data.readers import ImageFiles, Place, image_files, is_image, places
+from advvae.data.readers import ImageFiles, PackedPlaces, Place, image_files, is_image, places
 from advvae.data.source import Form
 from advvae.data.splits import load_split
 from advvae.errors import UserError
@@ -216,3 +216,10 @@ def test_a_folder_of_every_kind_is_prepared(num_workers: int, tmp_path: Path) ->
     assert [(values[i].min(), values[i].max()) for i in range(7)] == [
         (value, value) for value in (32768, 16384, 65535, 32768, 49151, 49151, 66)
     ]
+
+
+def test_packed_places_are_those_that_were_packed() -> None:
+    places = [Place(Path("a/1.png")), Place(Path("Ü/b.dcm"), 0), Place(Path("c.nii.gz"), 17, 0)]
+    found = PackedPlaces(places)
+    assert list(found) == places
+    assert found[-1] == places[-1]

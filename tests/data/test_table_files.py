@@ -29,7 +29,7 @@ def test_rows_give_images_labels_and_groups(tmp_path: Path) -> None:
     source = Folder(csv=str(table))  # paths are relative to its own folder
     assert list(source.splits) == ["train", "test"]
     train, test = source.read("train", tmp_path), source.read("test", tmp_path)
-    assert train.paths == [str(tmp_path / "images" / name) for name in ("a.png", "../elsewhere/c.png")]
+    assert list(train.paths or ()) == [str(tmp_path / "images" / name) for name in ("a.png", "../elsewhere/c.png")]
     assert (train.labels.tolist(), train.classes) == ([0, 0], ["x", "y"])
     assert (test.labels.tolist(), test.classes) == ([1], ["x", "y"])
     assert (train.groups is not None and train.groups.tolist()) == ["p1", "p1"]
@@ -40,9 +40,8 @@ def test_rows_give_images_labels_and_groups(tmp_path: Path) -> None:
 def test_root_and_table_may_lie_apart(tmp_path: Path) -> None:
     save(tmp_path / "images/a.png")
     table = write(tmp_path / "tables", "path", "a.png")
-    assert Folder(str(tmp_path / "images"), csv=str(table)).read("train", tmp_path).paths == [
-        str(tmp_path / "images/a.png")
-    ]
+    paths = Folder(str(tmp_path / "images"), csv=str(table)).read("train", tmp_path).paths
+    assert list(paths or ()) == [str(tmp_path / "images/a.png")]
 
 
 def test_images_without_a_group_are_groups_of_their_own(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import pytest
 
 from advvae.data import Items, load_split
 from advvae.data.cuts import ordered, place
-from advvae.data.texts import Texts, read_texts, take, write_texts
+from advvae.data.texts import Texts, packed, read_texts, take, write_texts
 
 ODD = ["a/1.png", "", "Ü\nb", "\udcff.png", "日本", "a/1.png"]  # a line end, and a name that is no UTF-8
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Texts:
+@pytest.fixture(params=["on disk", "in memory"])
+def texts(request: pytest.FixtureRequest, tmp_path: Path) -> Texts:
+    if request.param == "in memory":
+        return packed(iter(ODD))
     write_texts(tmp_path / "odd.txt", iter(ODD))
     return read_texts(tmp_path / "odd.txt")
 
