@@ -111,7 +111,9 @@ class Config:
         "side in pixels of the random crops that the networks see, a whole image being many; null = whole images"
     )
     data_dir: str = key("where datasets are looked for and downloaded to (environment variable ADVVAE_DATA too)")
-    num_workers: int = key("worker processes for decoding and loading")
+    num_workers: int = key(
+        "worker processes for decoding, and threads that read large sets ahead; 0 = no process, and four threads"
+    )
     seed: int = key("every random draw follows from it")
     deterministic: bool = key(
         "only deterministic kernels, precision 32: bit-equal repeats on one machine", ("true", "false")
