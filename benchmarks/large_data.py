@@ -1,6 +1,6 @@
 """What large sets cost: memory while they are prepared and trained on, and images/s while they are read from disk.
 
-    python -m benchmarks.large_data [folder]      # 5 GB of room there; a quarter of an hour on two cores
+    python -m benchmarks.large_data [folder]      # 5 GB of room there; 20 minutes on two cores
 
 1. A prepared store of 1.7 million images of 64 px (21 GB, sparse on disk: it takes no room), with a path and a name for
    each, trained on by the `advvae` command.
