@@ -108,13 +108,6 @@ def from_first(value: Value) -> Value:
     return values[0]
 
 
-def own_batches(n: int, batch_size: int) -> Tensor:
-    """(m,) int64: those of the positions 0 to n − 1 that this rank evaluates. Batches stay what one rank would see."""
-    from advvae.data.splits import divide
-
-    return torch.cat([torch.arange(0), *divide(torch.arange(n), batch_size)[rank() :: n_ranks()]])
-
-
 def gathered(values: Mapping[str, Tensor], positions: Tensor, n: int) -> dict[str, Tensor]:
     """Of all n images, in their order, what each rank has computed at its own positions: name -> (n, …) on the CPU."""
     if n_ranks() == 1:

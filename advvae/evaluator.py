@@ -1,21 +1,19 @@
 """Measuring trained networks: `mode=test`, and the validation of a training run."""
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from advvae import distributed
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.figures import reconstruction_grid
 from advvae.losses import Objective, kl_divergence, mean_squared_error, ssim
-from advvae.memory import ValuesOfImages
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
-from advvae.models.evaluation import Device, evaluation
-from advvae.progress import watched
+from advvae.models.evaluation import Device, evaluation, of_all_images
 
 SAMPLES_SEED = 0  # of the prior samples that validation shows the discriminator: the same ones after every epoch
 EXACT = 1e-10  # mean squared error in [0, 1] range below which a reconstruction counts as perfect: PSNR 100 dB
@@ -42,17 +40,14 @@ def evaluate(
     """
     if not networks.has_vae:
         raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
-    own = distributed.own_batches(len(split), batch_size)
-    measured = ValuesOfImages(len(own))
-    with evaluation(networks, device):
-        batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
-        for images in watched(batches, f"testing on {split.name}", math.ceil(len(own) / batch_size)):
-            terms, reconstruction = _vae_terms(networks, objective, images)
-            terms |= {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
-            for name, values in terms.items():
-                measured.add(name, values)
+
+    def compute(images: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        terms, reconstruction = _vae_terms(networks, objective, images)
+        return terms | {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
+
+    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    means = _means(of_all_images(networks, split, compute, what=f"testing on {split.name}", **reading))
     draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
-    means = _means(measured, own, len(split))
     n_groups = {} if split.n_groups is None else {"n_groups": split.n_groups}
     return {"n": len(split), **n_groups, **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
 
@@ -73,22 +68,20 @@ def validate(
         [-1, 1], `val_kld` in nats. With a discriminator also its `accuracy_real`, `accuracy_reconstruction` and
         `accuracy_sample`: the share of logits on the right side of 0, as many fixed prior samples as images.
     """
-    own = distributed.own_batches(len(split), batch_size)
-    measured = ValuesOfImages(len(own))
-    latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))[own]
-    done = 0
-    with evaluation(networks, device):
-        for images in split.subset(own).batches(batch_size, device, num_workers=num_workers):
-            terms, reconstruction = _vae_terms(networks, objective, images)
-            for name, values in terms.items():
-                measured.add(f"val_{name}", values)
-            if networks.discriminator is not None:
-                sample = networks.decode(latents[done : done + len(images)].to(device))
-                measured.add("accuracy_real", networks.discriminate(images) > 0)
-                measured.add("accuracy_reconstruction", networks.discriminate(reconstruction) <= 0)
-                measured.add("accuracy_sample", networks.discriminate(sample) <= 0)
-            done += len(images)
-    return _means(measured, own, len(split))
+    latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))
+
+    def compute(images: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        terms, reconstruction = _vae_terms(networks, objective, images)
+        measured = {f"val_{name}": values for name, values in terms.items()}
+        if networks.discriminator is not None:
+            sample = networks.decode(latents[positions].to(device))
+            measured["accuracy_real"] = networks.discriminate(images) > 0
+            measured["accuracy_reconstruction"] = networks.discriminate(reconstruction) <= 0
+            measured["accuracy_sample"] = networks.discriminate(sample) <= 0
+        return measured
+
+    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    return _means(of_all_images(networks, split, compute, what="validating", **reading))
 
 
 def draw_reconstructions(
@@ -119,7 +112,6 @@ def _vae_terms(networks: AdversarialVAE, objective: Objective, images: Tensor) -
     return {"loss": loss, "mse": mean_squared_error(images, reconstruction), "kld": kld}, reconstruction
 
 
-def _means(measured: ValuesOfImages, positions: Tensor, n: int) -> dict[str, float]:
-    """Means over the n images of all ranks in float64, on the CPU: not every device has float64."""
-    of_all = distributed.gathered(measured.by_name, positions, n)
-    return {name: values.cpu().double().mean().item() for name, values in of_all.items()}
+def _means(measured: Mapping[str, Tensor]) -> dict[str, float]:
+    """Means over images in float64, on the CPU: not every device has float64."""
+    return {name: values.cpu().double().mean().item() for name, values in measured.items()}

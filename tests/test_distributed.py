@@ -11,16 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributed as processes
 
 from advvae import distributed, ranks
+from advvae.data.splits import Split, divide
 from advvae.errors import UserError
 from advvae.game import Players, draw_noise, make_players, play_step
 from advvae.models import conv_networks
 from advvae.models.conv import NORMS
+from advvae.models.evaluation import of_all_images
 from advvae.trainer import EpochLosses
 from tests.command import FEW, TINY, Command
 from tests.networks import objective, real_images
@@ -58,7 +61,7 @@ def played(folder: Path) -> dict[str, Any]:
         images = distributed.own_part(real_images(BATCH, seed=step).double())
         noise = [own.double() for own in draw_noise(BATCH, 3, generator, torch.device("cpu"))]
         losses.add(play_step(players, objective(), images, (noise[0], noise[1]), "32"), len(images))
-    own = distributed.own_batches(10, 3)
+    own = distributed.own_part(torch.arange(10))
     norm = nn.BatchNorm1d(1)
     norm.running_mean = torch.full((1,), float(distributed.rank()))
     distributed.average_statistics(norm)
@@ -114,25 +117,27 @@ def _join_and_call(function: Callable[[Path], None], folder: Path, port: int) ->
     processes.destroy_process_group()
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 8, 9])
+@pytest.mark.parametrize("n", [1, 5, 8, 9])
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
-def test_ranks_evaluate_the_batches_that_one_rank_would_see(n: int, n_ranks: int) -> None:
-    from advvae.data.splits import divide
-
-    batches = divide(torch.arange(n), 4)
+def test_ranks_evaluate_the_batches_that_one_rank_would_see(
+    n: int, n_ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1)
+    split = Split("numbered", "test", numbered, torch.arange(n), "test", np.zeros(n, np.int64), ["any"], None)
+    batches = [batch.tolist() for batch in divide(torch.arange(n), 4)]
     for rank in range(n_ranks):
-        with pretending(rank, n_ranks):
-            own = distributed.own_batches(n, 4)
-        again: list[Tensor] = divide(own, 4)
-        assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches[rank::n_ranks]]
+        seen: list[list[int]] = []
 
+        def look(images: Tensor, positions: Tensor, seen: list[list[int]] = seen) -> dict[str, Tensor]:
+            seen.append(((images.flatten() + 1) * 127.5).round().int().tolist())
+            assert seen[-1] == positions.tolist()
+            return {"values": images}
 
-@contextmanager
-def pretending(rank: int, n_ranks: int) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(distributed, "rank", lambda: rank)
-        patched.setattr(distributed, "n_ranks", lambda: n_ranks)
-        yield
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "n_ranks", lambda: n_ranks)
+        monkeypatch.setattr(distributed, "gathered", lambda values, positions, n: values)
+        of_all_images(nn.Identity(), split, look, batch_size=4, device="cpu", what="")
+        assert seen == batches[rank::n_ranks]
 
 
 def test_more_devices_than_there_are(advvae: Command) -> None:

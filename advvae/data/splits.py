@@ -220,7 +220,20 @@ def load_split(
     if split != "train" and official == "train":
         told = "%s has no %s split: %d of its %d training images, always the same, are used"
         log.info(told, name, split, len(rows), len(prepared.labels))
-    everything = Split(
+    whole = all_prepared(prepared, name, split, official).subset(rows)
+    classes = {"keep_classes": keep_classes, "drop_classes": drop_classes}
+    chosen = chosen_rows(whole.labels, whole.classes, name=name, **classes)
+    if not chosen.any():
+        raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
+    used = whole.subset(torch.from_numpy(chosen.nonzero()[0]))
+    if split == "train" and window is not None:
+        check_contrast(used, window)
+    return used
+
+
+def all_prepared(prepared: Prepared, name: str, split: str, official: str) -> Split:
+    """All images of an official split, under the name of the split that is to be cut from it."""
+    return Split(
         name,
         split,
         prepared.images,
@@ -233,15 +246,6 @@ def load_split(
         prepared.masks,
         names=prepared.names,
     )
-    whole = everything.subset(rows)
-    classes = {"keep_classes": keep_classes, "drop_classes": drop_classes}
-    chosen = chosen_rows(whole.labels, whole.classes, name=name, **classes)
-    if not chosen.any():
-        raise UserError(f"{name}: no image is left in its {split} split: it has too few, or check keep/drop_classes")
-    used = whole.subset(torch.from_numpy(chosen.nonzero()[0]))
-    if split == "train" and window is not None:
-        check_contrast(used, window)
-    return used
 
 
 def check_contrast(train: Split, window: tuple[float, float]) -> None:

@@ -5,7 +5,6 @@ and the p-values of decisions. No outlier and no test image shapes any of it.
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advvae import distributed
 from advvae.data import Split
 from advvae.errors import UserError
 from advvae.losses import Objective
-from advvae.memory import ValuesOfImages
 from advvae.models import AdversarialVAE
-from advvae.models.evaluation import Device, evaluation
+from advvae.models.evaluation import Device, of_all_images
 from advvae.outlier import conformal
 from advvae.outlier.bootstrap import group_numbers
 from advvae.outlier.checks import check_shape, check_statistics, finite
 from advvae.outlier.detector_file import SavedDetector, SavedScore, read_detector, recipe, write_detector
 from advvae.outlier.evidence import Evidence, FittedScore, Score
 from advvae.outlier.scores import FUSED
-from advvae.progress import watched
 
 logger = logging.getLogger(__name__)
 
@@ -213,19 +209,18 @@ def fit_scores(
     train = train() if callable(train) else train
     drawn = _fit_order(len(train), seed)[:FIT_IMAGES]
     drawn.sort()  # in their order: they may lie on a disk
-    own = distributed.own_batches(len(drawn), CHUNK)
-    images_to_fit = train.subset(torch.from_numpy(drawn)[own])
-    parts: dict[str, list[Tensor]] = {name: [] for name in learning}
-    with evaluation(networks, device):
-        batches = images_to_fit.batches(CHUNK, device, num_workers=num_workers)
-        for images in watched(batches, f"fitting on {train.name} {train.split}", math.ceil(len(own) / CHUNK)):
-            evidence = Evidence(networks, objective, images, crop=crop)
-            for name, score in learning.items():
-                statistics = score.statistics(evidence)
-                check_statistics(name, statistics, len(images))
-                parts[name].append(statistics.detach().cpu())
-    own_statistics = {name: torch.cat(statistics) for name, statistics in parts.items() if statistics}
-    for name, statistics in distributed.gathered(own_statistics, own, len(drawn)).items():
+
+    def compute(images: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        evidence, found = Evidence(networks, objective, images, crop=crop), {}
+        for name, score in learning.items():
+            statistics = score.statistics(evidence)
+            check_statistics(name, statistics, len(images))
+            found[name] = statistics.detach().cpu()
+        return found
+
+    reading: dict[str, Any] = {"batch_size": CHUNK, "device": device, "num_workers": num_workers}
+    what, images_to_fit = f"fitting on {train.name} {train.split}", train.subset(torch.from_numpy(drawn))
+    for name, statistics in of_all_images(networks, images_to_fit, compute, what=what, **reading).items():
         learning[name].fit(statistics, seed)
     logger.info(f"fitted on {len(drawn):,} images of {train.name} {train.split}: {', '.join(learning)}")
 
@@ -254,17 +249,17 @@ def score_split(
     """Single scores of all images in one pass: name -> (n,) float64, in the order of `split`, which may be empty."""
     if not len(split):
         return {name: np.empty(0) for name in scores}
-    own = distributed.own_batches(len(split), batch_size)
-    scored = ValuesOfImages(len(own))
-    with evaluation(networks, device):
-        batches = split.subset(own).batches(batch_size, device, num_workers=num_workers)
-        for images in watched(batches, f"scoring {split.name} {split.split}", math.ceil(len(own) / batch_size)):
-            evidence = Evidence(networks, objective, images, crop=crop)
-            for name, score in scores.items():
-                values = score(evidence)
-                check_shape(name, values, len(images))
-                scored.add(name, values.detach().cpu())
-    of_all = distributed.gathered(scored.by_name, own, len(split))
+
+    def compute(images: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        evidence, found = Evidence(networks, objective, images, crop=crop), {}
+        for name, score in scores.items():
+            values = score(evidence)
+            check_shape(name, values, len(images))
+            found[name] = values.detach().cpu()
+        return found
+
+    reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
+    of_all = of_all_images(networks, split, compute, what=f"scoring {split.name} {split.split}", **reading)
     return {name: finite(name, values.double().numpy(), split) for name, values in of_all.items()}
 
 
