@@ -43,11 +43,22 @@ HYDRA_FLAGS = (
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`. Hydra is loaded when there is something to run."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of torchrun's processes answers, and the others wait for it
-        check_names(prepare_arguments(sys.argv[1:]))
+    if not launched():  # of torchrun's processes one answers, and the others wait for it
+        read_arguments()
     from advvae.main import main as run
 
     run()
+
+
+def launched() -> bool:
+    """Whether torchrun has started this process, as one of several or alone."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def read_arguments() -> None:
+    """Answer what was typed, or leave it as Hydra takes it."""
+    sys.argv[1:] = prepare_arguments(sys.argv[1:])
+    check_names(sys.argv[1:])
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:

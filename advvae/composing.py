@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from advvae import runs
 from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
-from advvae.cli import config_dirs, unknown_key
+from advvae.cli import config_dirs, launched, unknown_key
 from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
@@ -260,5 +260,7 @@ def _run_dir(*, _root_: DictConfig) -> str:
 
 def _sweep_dir(output_dir: str, resume: str | None, overrides: DictConfig) -> str:
     """The folder of the sweep to resume, or a new one; absolute, since a launcher's processes may begin elsewhere."""
+    if launched():  # its other processes wait for one job
+        raise UserError("torchrun runs one job, not a sweep: leave it out, and type n_devices=")
     sweeper = [text for text in overrides.hydra if text.startswith("hydra.sweeper.")]
     return str(sweep_folder(output_dir, resume, [*overrides.task, *sweeper]).absolute())

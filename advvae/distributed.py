@@ -56,12 +56,12 @@ def average_gradients(parameters: Iterable[nn.Parameter], n_images: int) -> None
     if n_ranks() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    count = torch.full((1,), n_images, dtype=torch.float32, device=gradients[0].device)
-    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.ones_like(count)]) * count
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_ones(1)])
+    flat *= n_images
     processes.all_reduce(flat)
-    means = (flat[:-1] / flat[-1]).split([gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    *sums, n_all = flat.split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, summed_gradient in zip(gradients, sums, strict=True):
+        torch.div(summed_gradient.view_as(gradient), n_all, out=gradient)
 
 
 def begin_alike(networks: nn.Module) -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import nullcontext
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from advvae import composing, matrix, modes, ranks
-from advvae.cli import prepare_arguments
+from advvae.cli import launched, read_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
@@ -46,15 +45,17 @@ def run(composed: DictConfig) -> float | None:
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`."""
-    if ranks.is_follower():
-        ranks.follow_torchrun(MODES)
-        return
-    with ranks.led() if ranks.launched() else nullcontext():
+    if not launched():
         _command()
+    elif ranks.is_follower():
+        ranks.follow_torchrun(MODES)
+    else:
+        with ranks.led():
+            read_arguments()
+            _command()
 
 
 def _command() -> None:
-    sys.argv[1:] = prepare_arguments(sys.argv[1:])
     sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])

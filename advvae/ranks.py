@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advvae.cli import launched
 from advvae.config import Config
 from advvae.errors import UserError
 from advvae.settle import Settled
@@ -44,11 +45,6 @@ class Work:
     checkpoint: Path | None
     discriminator: Path | None
     folder: Path
-
-
-def launched() -> bool:
-    """Whether torchrun has started this process, as one of several or alone."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_follower() -> bool:

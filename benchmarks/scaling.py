@@ -1,5 +1,7 @@
 """Images/s of two processes of one thread each that train one model, against one such process.
 
+Two that say nothing to each other show what the machine itself leaves of a second core.
+
 The work of benchmarks.throughput, from MNIST (ADVVAE_DATA), in float32 on CPUs. `batch_size=…` takes another size.
 """
 
@@ -9,15 +11,16 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import torch
 from tabulate import tabulate
 from torch import distributed as processes
 
-from advvae import distributed, game
-from advvae.game import draw_noise, make_players, play_step
+from advvae import distributed
+from advvae.game import Players, draw_noise, make_players, play_step
 from advvae.memory import keep_freed_memory
 from benchmarks.throughput import Work, hardware, mnist, typed
 
@@ -27,27 +30,40 @@ STEPS = 10  # in a turn
 
 def main() -> None:
     work = typed([*sys.argv[1:], "device=cpu"])
+    half = replace(work, batch_size=work.batch_size // 2)
     mnist("train")  # prepared before anything is timed
-    with group(work, 1) as alone, group(work, 2) as together:
-        rates: dict[int, list[float]] = {1: [], 2: []}
+    with ExitStack() as stack:
+        alone, together, *apart = (
+            stack.enter_context(group(*of)) for of in ((work, 1), (work, 2), (half, 1), (half, 1))
+        )
+        contenders = {
+            "one process": alone,
+            "two, one model": together,
+            "two, a model each, half of the batch": apart[0] + apart[1],
+        }
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        averaging = []
         for turn in range(1 + ROUNDS):  # interleaved; the first warms up
-            for n_ranks, pipes in ((1, alone), (2, together)):
+            for name, pipes in contenders.items():
                 for pipe in pipes:
                     pipe.send(STEPS)
-                seconds, summing = max(pipe.recv() for pipe in pipes)
+                told = [pipe.recv() for pipe in pipes]
                 if turn:
-                    rates[n_ranks].append(STEPS * work.batch_size / seconds)
-    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+                    rates[name].append(STEPS * work.batch_size / max(seconds for seconds, _ in told))
+                    averaging += [seconds for _, seconds in told if name == "two, one model"]
     n_parameters = sum(parameter.numel() for parameter in work.networks().parameters())
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     print(f"{hardware('cpu')}, one of them for each process; {versions}")
     print(f"batch_size={work.batch_size}; gradients of a step: {4 * n_parameters / 1e6:.1f} MB; ", end="")
-    print(f"averaging them: {summing / STEPS * 1e3:.1f} ms a step, waiting for the other rank included\n")
-    rows = [
-        {"processes": 1, "images/s": shown(rates[1], ",.0f"), "against one": "1"},
-        {"processes": 2, "images/s": shown(rates[2], ",.0f"), "against one": shown(ratios, ".2f")},
-    ]
-    print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    print(f"averaging them: {statistics.median(averaging) * 1e3:.1f} ms\n")
+    print(tabulate(list(rows(rates)), headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def rows(rates: dict[str, list[float]]) -> Iterator[dict[str, str]]:
+    first = next(iter(rates.values()))
+    for name, own in rates.items():
+        ratios = [a / b for a, b in zip(own, first, strict=True)]
+        yield {"": name, "images/s": shown(own, ",.0f"), "against one": shown(ratios, ".2f")}
 
 
 @contextmanager
@@ -64,46 +80,44 @@ def group(work: Work, n_ranks: int) -> Iterator[list[Connection]]:
 
 
 def serve(work: Work, rank: int, n_ranks: int, port: int, pipe: Connection) -> None:
-    """A rank: as many steps as it is told, then how long they took, and of that the averaging of gradients."""
+    """A rank: as many steps as it is told, then how long they took, and the averaging of a step's gradients alone."""
     torch.set_num_threads(1)
     keep_freed_memory()
     store = processes.TCPStore("127.0.0.1", port, n_ranks, is_master=False)
     processes.init_process_group("gloo", store=store, rank=rank, world_size=n_ranks)
-    summing = Stopwatch()
-    game.average_gradients = summing.timed(game.average_gradients)
-    steps = train(work)
-    while n_steps := pipe.recv():
-        summing.seconds, started = 0.0, time.perf_counter()
-        for _ in range(n_steps):
-            next(steps)
-        pipe.send((time.perf_counter() - started, summing.seconds))
-
-
-def train(work: Work) -> Iterator[None]:
-    split, generator = mnist("train"), torch.Generator().manual_seed(0)
     players = make_players(work.networks(), work.lr, torch.device("cpu"))
     distributed.begin_alike(players.networks)
+    steps = train(work, players)
+    while n_steps := pipe.recv():
+        started = time.perf_counter()
+        for _ in range(n_steps):
+            next(steps)
+        seconds = time.perf_counter() - started
+        pipe.send((seconds, seconds_of_averaging(players)))
+
+
+def seconds_of_averaging(players: Players) -> float:
+    turns = [players.networks.vae_parameters(), players.networks.discriminator_parameters()]
+    for parameter in [*turns[0], *turns[1]]:
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(2):  # the first warms up
+        distributed.wait_for_all()
+        started = time.perf_counter()
+        for parameters in turns:
+            distributed.average_gradients(parameters, 64)
+        seconds = time.perf_counter() - started
+    players.networks.zero_grad()
+    return seconds
+
+
+def train(work: Work, players: Players) -> Iterator[None]:
+    split, generator = mnist("train"), torch.Generator().manual_seed(0)
     rank, n_ranks = distributed.rank(), distributed.n_ranks()
     while True:
         for images in split.batches(work.batch_size, shuffle=generator, rank=rank, n_ranks=n_ranks):
-            noise = draw_noise(work.batch_size, work.latent_dim, generator, torch.device("cpu"))
-            play_step(players, work.objective, images, (noise[0][: len(images)], noise[1][: len(images)]), "32")
+            epsilon, z = draw_noise(work.batch_size, work.latent_dim, generator, torch.device("cpu"))
+            play_step(players, work.objective, images, (epsilon[: len(images)], z[: len(images)]), "32")
             yield
-
-
-class Stopwatch:
-    """Adds up the seconds that calls of a function take."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def timed(self, function):  # type: ignore[no-untyped-def]
-        def call(*arguments):  # type: ignore[no-untyped-def]
-            started = time.perf_counter()
-            function(*arguments)
-            self.seconds += time.perf_counter() - started
-
-        return call
 
 
 def shown(values: list[float], form: str) -> str:
