@@ -6,7 +6,8 @@ import torch
 
 from tests.command import Command
 
-torch.set_num_threads(2)
+# With a second thread, tests' small tensors mostly wait: for minutes where another test runs beside them.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,15 +9,6 @@ from advvae.losses import Objective, mean_squared_error
 from advvae.models import AdversarialVAE, conv_networks
 
 SplitMaker = Callable[..., Split]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks as small as these spend their time waiting for a second thread, above all on a busy machine."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture
