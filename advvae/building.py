@@ -77,20 +77,20 @@ def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
         raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None
 
 
-def select_device(name: str, number: int = 0) -> "torch.device":
-    """The device that `device` names; auto = a GPU where there is one, else the CPU.
-
-    number: of the GPU, where `name` has none.
+def select_device(name: str) -> "torch.device":
+    """The device that `device` names; auto = a GPU where there is one, else the CPU. Each rank has a GPU of its own.
 
     Raises:
         UserError: it is not there.
     """
     import torch
 
+    from advvae.distributed import local_rank
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name, number) if name == "cuda" else torch.device(name)
+        device = torch.device(name, local_rank()) if name == "cuda" else torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

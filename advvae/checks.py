@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from advvae.cli import launched, n_launched
 from advvae.config import COMPILES, METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
@@ -83,17 +84,16 @@ def check_settled(config: Config) -> None:
 
 
 def _check_devices(config: Config) -> None:
-    if config.n_devices == 1:
+    n = n_launched() or config.n_devices
+    if n == 1:
         return
+    several = f"torchrun with {n} processes" if launched() else f"n_devices={n}"
     if config.mode == "matrix":
-        raise UserError(f"mode=matrix trains each of its sets on one device, got n_devices={config.n_devices}")
+        raise UserError(f"mode=matrix trains each of its sets on one device, got {several}")
     if ":" in config.device or config.device == "mps":
-        raise UserError(f"n_devices={config.n_devices} needs device=auto, cuda or cpu, got device={config.device}")
-    if config.mode == "train" and config.batch_size < 2 * config.n_devices:
-        raise UserError(
-            f"batch_size={config.batch_size} is of all ranks: n_devices={config.n_devices} needs two images for each, "
-            f"{2 * config.n_devices}"
-        )
+        raise UserError(f"{several} needs device=auto, cuda or cpu, got device={config.device}")
+    if config.mode == "train" and config.batch_size < 2 * n:
+        raise UserError(f"batch_size={config.batch_size} is of all ranks: {several} needs two images for each, {2 * n}")
 
 
 def _check_ranges(config: Config) -> None:

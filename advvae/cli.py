@@ -52,7 +52,12 @@ def main() -> None:
 
 def launched() -> bool:
     """Whether torchrun has started this process, as one of several or alone."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return n_launched() > 0
+
+
+def n_launched() -> int:
+    """How many processes torchrun has started, on all machines; 0 = this one was started by hand."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def read_arguments() -> None:
@@ -92,9 +97,11 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
 def check_names(arguments: list[str]) -> None:
     """End the process for a misspelt key or option, which Hydra would need half a second to find.
 
-    What is more than a plain word is left to Hydra, and everything where its flags are: they may name more options.
+    What is more than a plain word is left to Hydra, and everything where there is a flag or a key of its own, such as
+    hydra.searchpath: they may name more options.
     """
-    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
+    others = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    if any(argument.lstrip("+~").startswith(("-", "hydra.", "hydra/")) for argument in others):
         return
     for name, equals, value in (argument.partition("=") for argument in arguments):
         if not equals or not name.isidentifier():

@@ -7,7 +7,7 @@ a fake passes the discriminator once for the turns of both, and each turn asks f
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -49,6 +49,14 @@ def alone() -> Iterator[None]:
 def own_part(batch: Tensor) -> Tensor:
     """This rank's share of a batch (B, …): every n-th of it."""
     return batch[rank() :: n_ranks()] if n_ranks() > 1 else batch
+
+
+def own_generator(generator: torch.Generator) -> torch.Generator:
+    """What draws for this rank's images alone: one that follows from the generator of all. One rank keeps that one."""
+    if n_ranks() == 1:
+        return generator
+    seed = torch.randint(2**62, (), generator=generator)
+    return torch.Generator().manual_seed(int(seed) + rank())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], n_images: int) -> None:
@@ -97,6 +105,23 @@ def summed(values: Tensor) -> Tensor:
 def wait_for_all() -> None:
     """Go on when every rank has come here: what rank 0 wrote before is on the disk."""
     summed(torch.zeros(1))
+
+
+@contextmanager
+def first_ahead() -> Iterator[None]:
+    """In here rank 0 goes first; what it has put on the disk, the others find."""
+    if rank() > 0:
+        wait_for_all()
+    yield
+    if rank() == 0:
+        wait_for_all()
+
+
+def by_first(compute: Callable[[], Value]) -> Value:
+    """What rank 0 computes; the others wait for it."""
+    with alone():
+        values = [compute()] if rank() == 0 else []
+    return from_first(values)[0]
 
 
 def from_first(value: Value) -> Value:

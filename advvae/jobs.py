@@ -48,9 +48,7 @@ class Job:
 
     @cached_property
     def device(self) -> "torch.device":
-        from advvae.distributed import local_rank
-
-        return select_device(self.config.device, local_rank())
+        return select_device(self.config.device)
 
     @cached_property
     def objective(self) -> "Objective":
@@ -160,26 +158,26 @@ class Job:
 
     def _load(self, node: dict[str, Any], split: str) -> "Split":
         from advvae.data import load_split
-        from advvae.distributed import n_ranks
+        from advvae.distributed import first_ahead, n_ranks
 
         source = self.source if node is self.config.dataset else build_source(node["name"], node)
         form = self.form(node, source)
-        return load_split(
-            source,
-            split,
-            name=node["name"],
-            size=form.size,
-            channels=form.channels,
-            window=form.window,
-            resize=form.resize,
-            data_dir=Path(self.config.data_dir),
-            keep_classes=node["keep_classes"],
-            drop_classes=node["drop_classes"],
-            num_workers=max(
-                self.config.num_workers, n_ranks() if n_ranks() > 1 else 0
-            ),  # one prepares, the others wait
-            max_unreadable=node["max_unreadable"],
-        )
+        n_idle = n_ranks() - 1  # while rank 0 prepares; processes that decode take their cores
+        with first_ahead():
+            return load_split(
+                source,
+                split,
+                name=node["name"],
+                size=form.size,
+                channels=form.channels,
+                window=form.window,
+                resize=form.resize,
+                data_dir=Path(self.config.data_dir),
+                keep_classes=node["keep_classes"],
+                drop_classes=node["drop_classes"],
+                num_workers=max(self.config.num_workers, n_idle + 1 if n_idle else 0),
+                max_unreadable=node["max_unreadable"],
+            )
 
     def form(self, node: dict[str, Any], source: Any) -> Form:
         """What the images of a dataset are brought to: what it says itself, else as the training images were.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ def train(job: Job) -> dict[str, Any]:
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.data.locks import writable_cache
-    from advvae.distributed import alone, from_first, n_ranks, rank, wait_for_all
+    from advvae.distributed import by_first, n_ranks, wait_for_all
     from advvae.outlier.scores import usable_scores
     from advvae.precision import choose_precision
     from advvae.trainer import Trainer
@@ -32,21 +33,21 @@ def train(job: Job) -> dict[str, Any]:
     config = job.config
     if config.dataset["channels"] is None:
         assert config.size is not None
-        config.dataset["channels"] = infer_channels(job.source, Path(config.data_dir), config.size)
+        inferred = partial(infer_channels, job.source, Path(config.data_dir), config.size)
+        config.dataset["channels"] = by_first(inferred)
     if config.dataset["window"] is None and config.dataset["percentiles"]:
-        config.dataset["window"] = training_window(job)
+        config.dataset["window"] = by_first(lambda: training_window(job))
     networks = build_networks(config)
     if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
         usable_scores(job.scores(), networks, config.crop)
         job.outliers()
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
+    if len(train_split) < 2 * n_ranks():
+        raise UserError(f"{train_split.name}: {len(train_split)} training images are too few for {n_ranks()} processes")
     if config.precision == "auto":
-        batches = train_split.batches(config.batch_size, job.device, rank=rank(), n_ranks=n_ranks())
-        cache, precision = writable_cache(Path(config.data_dir)), ""
-        if rank() == 0:
-            with alone():
-                precision = choose_precision(networks, job.objective, next(batches), cache, config.compile)
-        precision = from_first(precision)
+        batches = train_split.batches(config.batch_size, job.device, n_ranks=n_ranks())
+        cache, compile = writable_cache(Path(config.data_dir)), "none" if n_ranks() > 1 else config.compile
+        precision = by_first(lambda: choose_precision(networks, job.objective, next(batches), cache, compile))
         config = replace(config, precision=precision)
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
@@ -126,10 +127,7 @@ def outlier(job: Job) -> dict[str, Any]:
     from advvae.outlier.bench import find_outliers
 
     config, networks = job.config, job.trained_networks()
-    inliers, outliers = (
-        job.whole_split("test"),
-        job.outliers(),
-    )  # a set that is missing is told before scores are fitted
+    inliers, outliers = job.whole_split("test"), job.outliers()  # a missing set is told before scores are fitted
     return find_outliers(
         ready_detector(job, networks),
         networks,

@@ -17,18 +17,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advvae.cli import launched
+from advvae.cli import launched, n_launched
 from advvae.config import Config
 from advvae.errors import UserError
 from advvae.settle import Settled
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import Store
 
     from advvae.jobs import Job
 
 PATIENCE = timedelta(days=7)  # one rank may prepare data or draw while others wait; a dead one is noticed at once
-GRACE = 10  # seconds that a rank which fails has to say why
+GRACE = 3  # seconds that a rank which fails has to say why, and then to leave
 FAILURE = "failure"  # the key under which it says so
 
 Modes = Mapping[str, Callable[["Job"], dict[str, Any]]]
@@ -83,7 +83,7 @@ def followed(settled: Settled, folder: Path, modes: Modes) -> Iterator[None]:
 
 @dataclass
 class _Group:
-    store: "TCPStore"
+    store: "Store"
     followers: list[Any]  # processes started here
 
     def failure(self) -> str | None:
@@ -108,7 +108,7 @@ def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
     from torch import distributed as processes
 
     n, is_cuda = config.n_devices, _is_cuda(config)
-    there = torch.cuda.device_count() if is_cuda else os.cpu_count() or 1
+    there = torch.cuda.device_count() if is_cuda else n_cores()
     if n > there:
         raise UserError(f"n_devices={n}: there are only {there} {'GPUs' if is_cuda else 'cores'} here")
     store = processes.TCPStore("127.0.0.1", 0, n, is_master=True, wait_for_workers=False)
@@ -126,13 +126,20 @@ def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
         _leave()
         is_done = True
     finally:
+        if processes.is_initialized():
+            processes.destroy_process_group()  # wakes those that wait for this rank
         for process in followers:
             if not is_done:
                 process.terminate()
+                process.join(GRACE)
+                process.kill()
             process.join()
-        if processes.is_initialized():
-            processes.destroy_process_group()
         torch.set_num_threads(n_threads)
+
+
+def n_cores() -> int:
+    """Of this machine, how many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _follow_spawned(rank: int, n: int, port: int, is_cuda: bool, n_threads: int, modes: Modes) -> None:
@@ -153,11 +160,11 @@ def _beside_torchrun(config: Config) -> Iterator[_Group]:
     import torch
     from torch import distributed as processes
 
-    if config.n_devices not in (1, n_launched := int(os.environ["WORLD_SIZE"])):
-        raise UserError(f"n_devices={config.n_devices} beside torchrun's {n_launched} processes: leave it out")
+    if config.n_devices not in (1, n_launched()):
+        raise UserError(f"n_devices={config.n_devices} beside torchrun's {n_launched()} processes: leave it out")
     store = _store_of_torchrun()
     if not processes.is_initialized():
-        _join(store, 0, n_launched, torch.cuda.is_available())
+        _join(store, 0, n_launched(), torch.cuda.is_available())
     yield _Group(store, [])
 
 
@@ -165,10 +172,9 @@ def follow_torchrun(modes: Modes) -> None:
     """Any other rank than 0, from start to end."""
     import torch
 
-    rank, n = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = _store_of_torchrun()
+    rank, store = int(os.environ["RANK"]), _store_of_torchrun()
     with _failure_told(store, rank):
-        _join(store, rank, n, torch.cuda.is_available())
+        _join(store, rank, n_launched(), torch.cuda.is_available())
         while _work_beside(modes):
             pass
         _leave()
@@ -193,7 +199,7 @@ def _dismiss() -> None:
     from advvae.distributed import from_first
 
     if not processes.is_initialized():  # there was no job, only a question such as --help
-        _join(_store_of_torchrun(), 0, int(os.environ["WORLD_SIZE"]), torch.cuda.is_available())
+        _join(_store_of_torchrun(), 0, n_launched(), torch.cuda.is_available())
     from_first(None)
     _leave()
 
@@ -208,15 +214,16 @@ def _leave() -> None:
     processes.destroy_process_group()
 
 
-def _store_of_torchrun() -> "TCPStore":
-    from torch.distributed import TCPStore
+def _store_of_torchrun() -> "Store":
+    from torch.distributed import PrefixStore, TCPStore
 
     is_master = os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    n, port = int(os.environ["WORLD_SIZE"]), int(os.environ["MASTER_PORT"])
-    return TCPStore(os.environ["MASTER_ADDR"], port, n, is_master=is_master, timeout=PATIENCE)
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, n_launched(), is_master=is_master, timeout=PATIENCE)
+    return PrefixStore(f"advvae/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # --max-restarts keeps the store
 
 
-def _join(store: "TCPStore", rank: int, n: int, is_cuda: bool) -> None:
+def _join(store: "Store", rank: int, n: int, is_cuda: bool) -> None:
     import torch
     from torch import distributed as processes
 
@@ -235,10 +242,12 @@ def _is_cuda(config: Config) -> bool:
 
 
 @contextmanager
-def _failure_told(store: "TCPStore", rank: int) -> Iterator[None]:
-    """Let rank 0 know why this rank ends, and nobody else."""
+def _failure_told(store: "Store", rank: int) -> Iterator[None]:
+    """Let rank 0 know why this rank ends, and nobody else. Asked to end, it removes what it has written first."""
     import logging
+    import signal
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.disable(logging.CRITICAL)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from advvae import distributed, figures
 from advvae.checkpoint import Checkpoint, Training, save_checkpoint
 from advvae.config import Config
 from advvae.data import Split
-from advvae.errors import UserError
+from advvae.epoch_losses import READ_EVERY, EpochLosses, not_finite
 from advvae.evaluator import draw_reconstructions, validate
 from advvae.files import write_csv
 from advvae.game import TERMS, draw_noise, make_players, terms_played
@@ -32,7 +31,6 @@ from advvae.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
-READ_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
 N_DRAWN = 64  # samples in a grid
 
 
@@ -104,7 +102,7 @@ class Trainer:
         started = time.perf_counter()
         generator = epoch_generator(config.seed, training.epoch)
         rank, n_ranks = distributed.rank(), distributed.n_ranks()
-        own = generator if n_ranks == 1 else epoch_generator(config.seed + 1 + rank, training.epoch)
+        own = distributed.own_generator(generator) if config.negatives else generator
         epoch = EpochLosses(training.step, self.folder)
         sizes = self.train_split.batch_sizes(config.batch_size, n_ranks)
         batches = self.train_split.batches(
@@ -148,7 +146,7 @@ class Trainer:
             num_workers=config.num_workers,
         )
         if not math.isfinite(metrics["val_loss"]):
-            raise _not_finite(f"val_loss after step {self.training.step}", metrics, self.folder)
+            raise not_finite(f"val_loss after step {self.training.step}", metrics, self.folder)
         return metrics
 
     def _note_best(self, row: dict[str, Any]) -> bool:
@@ -223,56 +221,6 @@ class Trainer:
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """Draws an epoch's data order and noise: the same for a seed and an epoch, resumed or not."""
     return torch.Generator().manual_seed((seed << 24) + epoch + 1)
-
-
-class EpochLosses:
-    """The terms of an epoch's steps, as means per image. They stay on the device until they are read."""
-
-    def __init__(self, step: int, folder: Path) -> None:
-        self.steps = 0
-        self.images = 0  # of all ranks, read so far
-        self._step = step  # of the run, read so far
-        self._folder = folder
-        self._totals = torch.zeros(len(TERMS), dtype=torch.float64)
-        self._unread: list[tuple[Tensor, int]] = []
-
-    def add(self, terms: Tensor, n_images: int) -> None:
-        """Add a step's means (6,) over n images, this rank's of the batch."""
-        self.steps += 1
-        self._unread.append((terms, n_images))
-        if len(self._unread) == READ_EVERY:
-            self._read()
-
-    def means(self) -> dict[str, float]:
-        """Means over the images so far.
-
-        Raises:
-            UserError: a term is NaN or infinite.
-        """
-        self._read()
-        return dict(zip(TERMS, (self._totals / self.images).tolist(), strict=True))
-
-    def _read(self) -> None:
-        if not self._unread:
-            return
-        counts = torch.tensor([[n_images] for _, n_images in self._unread], dtype=torch.float64)
-        totals = torch.stack([terms for terms, _ in self._unread]).cpu().double() * counts
-        totals, counts = distributed.summed(totals), distributed.summed(counts)
-        for terms in totals / counts:
-            self._step += 1
-            if not terms.isfinite().all():
-                named = dict(zip(TERMS, terms.tolist(), strict=True))
-                raise _not_finite(f"the loss at step {self._step}", named, self._folder)
-        self._totals += totals.sum(0)
-        self.images += int(counts.sum())
-        self._unread.clear()
-
-
-def _not_finite(what: str, terms: dict[str, float], folder: Path) -> UserError:
-    values = ", ".join(f"{name}={value:.4g}" for name, value in terms.items())
-    last = folder / "checkpoints" / "last.pt"
-    good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
-    return UserError(f"{what} is not finite ({values}); {good}. Try a smaller lr")
 
 
 def _shown(means: dict[str, float]) -> str:

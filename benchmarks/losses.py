@@ -15,10 +15,11 @@ import torch
 from tabulate import tabulate
 
 from advvae.data import Split
+from advvae.epoch_losses import EpochLosses
 from advvae.game import draw_noise, make_players
 from advvae.memory import keep_freed_memory
 from advvae.recording import make_step
-from advvae.trainer import EpochLosses, epoch_generator
+from advvae.trainer import epoch_generator
 from benchmarks import textbook
 from benchmarks.throughput import DATA_DIR, Work, hardware, mnist
 

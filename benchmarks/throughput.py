@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from advvae.building import build_source
 from advvae.config import CONF
 from advvae.data import Split, load_split
+from advvae.epoch_losses import EpochLosses
 from advvae.game import draw_noise, make_players, play_step
 from advvae.losses import Objective, mean_squared_error, ssim_loss
 from advvae.memory import keep_freed_memory
@@ -37,7 +38,6 @@ from advvae.models.evaluation import evaluation
 from advvae.outlier.detector import score_split
 from advvae.outlier.scores import named_scores
 from advvae.recording import make_step
-from advvae.trainer import EpochLosses
 from benchmarks import textbook
 
 ROUNDS = 7

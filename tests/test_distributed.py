@@ -1,5 +1,6 @@
 """Several processes that train one model: the same numbers as one, one folder, and one error for all."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -14,23 +15,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch import distributed as processes
 
 from advvae import distributed, ranks
+from advvae.config import CONF, FLAT_KEYS, Config
 from advvae.data.splits import Split, divide
+from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
-from advvae.game import Players, draw_noise, make_players, play_step
-from advvae.models import conv_networks
+from advvae.game import draw_noise, make_players, play_step
+from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.conv import NORMS
 from advvae.models.evaluation import of_all_images
-from advvae.trainer import EpochLosses
+from advvae.tracking import Tracker
+from advvae.trainer import Trainer
 from tests.command import FEW, TINY, Command
-from tests.networks import objective, real_images
+from tests.networks import objective, real_images, small_networks
 
 STEPS = 20
 BATCH = 33  # one more than two ranks can share evenly
 MOST = timedelta(minutes=2)
+LOSSES = ("vae_loss", "recon", "kld", "adversarial_sample", "discriminator_loss", "val_loss")
 
 
 def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
@@ -54,7 +60,8 @@ def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
 
 def played(folder: Path) -> dict[str, Any]:
     """Twenty steps of this rank's share, and what the other functions give."""
-    players = networks_without_batch_statistics()
+    # in float64, so that Adam's first steps, which follow the signs of gradients, do not magnify rounding
+    players = make_players(networks_without_batch_statistics().double(), 2e-3, torch.device("cpu"))
     distributed.begin_alike(players.networks)
     generator, losses = torch.Generator().manual_seed(2), EpochLosses(0, folder)
     for step in range(STEPS):
@@ -78,19 +85,60 @@ def played(folder: Path) -> dict[str, Any]:
     }
 
 
-def networks_without_batch_statistics() -> Players:
-    """In float64, so that Adam's first steps, which follow the signs of gradients, do not magnify rounding."""
+def networks_without_batch_statistics() -> AdversarialVAE:
     torch.manual_seed(distributed.rank())  # they begin alike all the same
-    networks = conv_networks(1, 8, 3, [4, 6], norm="group").double()
+    networks = conv_networks(1, 8, 3, [4, 6], norm="group")
     for module in list(networks.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, NORMS["group"](child.num_features).double())
-    return make_players(networks, 2e-3, torch.device("cpu"))
+                setattr(module, name, NORMS["group"](child.num_features))
+    return networks
 
 
 def _play_and_save(folder: Path) -> None:
     torch.save(played(folder), folder / "rank1.pt")
+
+
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    """Two epochs, the losses of each; rank 1 alone believes that the time is up before the first."""
+    with beside(_train_and_save, tmp_path):
+        together = {norm: trained(tmp_path / norm, norm) for norm in ("batch", "group")}
+    alone = trained(tmp_path / "alone", "group")
+    follower = torch.load(tmp_path / "rank1.pt", weights_only=True)
+    for norm in ("batch", "group"):  # running statistics too
+        assert together[norm]["epochs"] == follower[norm]["epochs"] == 2
+        for name, tensor in together[norm]["state"].items():
+            assert torch.equal(tensor, follower[norm]["state"][name]), name
+    assert together["group"]["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+    assert len(alone["losses"]) == 2 * 6
+
+
+def trained(folder: Path, norm: str) -> dict[str, Any]:
+    """What a training leaves; `norm`: of all networks."""
+    rank = distributed.rank()
+    networks = networks_without_batch_statistics() if norm == "group" else small_networks(seed=rank)
+    pixels = torch.randint(256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    split = Split("noise", "train", pixels, torch.arange(40), "train", np.zeros(40, np.int64), ["any"], None)
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())
+    wanted: dict[str, Any] = {"n_epochs": 2, "batch_size": 9, "lr": 2e-4, "precision": "32", "max_minutes": 1}
+    config = Config(**{name: wanted.get(name, defaults[name]) for name in FLAT_KEYS})
+    own = folder / f"rank{rank}"
+    own.mkdir(parents=True)
+    trainer = Trainer(
+        *(config, networks, objective(), split, split.subset(torch.arange(20))),
+        folder=own,
+        device=torch.device("cpu"),
+        tracker=Tracker(),
+    )
+    trainer.training.seconds = 1e6 * rank
+    trainer.train()
+    with (own / "metrics.csv").open(newline="") as file:
+        losses = [float(row[name]) for row in csv.DictReader(file) for name in LOSSES]
+    return {"epochs": trainer.training.epoch, "losses": losses, "state": dict(networks.state_dict())}
+
+
+def _train_and_save(folder: Path) -> None:
+    torch.save({norm: trained(folder / norm, norm) for norm in ("batch", "group")}, folder / "rank1.pt")
 
 
 @contextmanager
@@ -142,7 +190,7 @@ def test_ranks_evaluate_the_batches_that_one_rank_would_see(
 
 def test_more_devices_than_there_are(advvae: Command) -> None:
     result = advvae("mode=train", "dataset=digits", *TINY, "n_devices=99", "device=cpu")
-    assert (result.status, result.message) == (1, f"n_devices=99: there are only {os.cpu_count()} cores here")
+    assert (result.status, result.message) == (1, f"n_devices=99: there are only {ranks.n_cores()} cores here")
     assert list(advvae.cwd.iterdir()) == []
 
 
@@ -156,7 +204,6 @@ def test_a_rank_that_fails_has_its_say(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_devices_give_what_one_gives(advvae: Command) -> None:
     """Training, test and outliers in one command; then each again by one process, from the same weights."""
-    torch.set_num_threads(1)
     scores = ("out_dataset=photos", "scores=[loss,discriminator,latent_gmm,feature_knn]", "baselines=false")
     run = advvae.train("n_devices=2", "n_epochs=2", "then=[test,outlier]", *scores).folder
     assert len(advvae.runs()) == 1

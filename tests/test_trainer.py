@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
-from advvae.trainer import TERMS, EpochLosses, MetricsTable, epoch_generator
+from advvae.trainer import TERMS, MetricsTable, epoch_generator
 
 
 def terms(value: float) -> torch.Tensor:

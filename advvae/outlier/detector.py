@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from advvae.data import Split
+from advvae.distributed import by_first
 from advvae.errors import UserError
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
@@ -139,7 +140,10 @@ def make_detector(
     if absent := [name for name in fuse if name not in scores]:
         raise UserError(f"scores: '{FUSED}' combines {', '.join(fuse)}, but {', '.join(absent)} is not computed")
     recipes = {name: recipe(score) for name, score in scores.items()}
-    saved, groups = _saved_scores(known, identity, scores, recipes)
+    saved, groups = by_first(lambda: _saved_scores(known, identity, recipes))  # ranks may see a file at odds
+    for name, score in scores.items():
+        if name in saved and isinstance(score, FittedScore):
+            score.state = saved[name].state
     missing = {name: score for name, score in scores.items() if name not in saved}
     selection = {name: score.selection for name, score in saved.items()}
     calibration = {name: score.calibration for name, score in saved.items()}
@@ -264,14 +268,10 @@ def score_split(
 
 
 def _saved_scores(
-    known: Path | None, identity: Mapping[str, str], scores: Mapping[str, Score], recipes: Mapping[str, str]
+    known: Path | None, identity: Mapping[str, str], recipes: Mapping[str, str]
 ) -> tuple[dict[str, SavedScore], np.ndarray | None]:
-    """Those of `scores` that the file holds, by name, and its groups; the fitted scores among them get their state."""
+    """Those scores that the file holds as these recipes make them, by name, and its groups."""
     if known is None:
         return {}, None
     saved = read_detector(known, identity)
-    found = {name: own for name, own in saved.scores.items() if own.recipe == recipes.get(name)}
-    for name, score in scores.items():
-        if name in found and isinstance(score, FittedScore):
-            score.state = found[name].state
-    return found, saved.groups
+    return {name: own for name, own in saved.scores.items() if own.recipe == recipes.get(name)}, saved.groups
