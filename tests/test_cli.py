@@ -130,3 +130,5 @@ def test_what_hydra_knows_better_is_left_to_it(argument: str) -> None:
 def test_options_of_ones_own_are_left_to_hydra() -> None:
     check_names(["--config-dir", "mine", "dataset=mine", "my_group=mine"])
     check_names(["-sc", "query=bash"])
+    check_names(["hydra.searchpath=[file:///mine]", "dataset=mine"])
+    check_names(["hydra/launcher=mine", "my_group=mine"])

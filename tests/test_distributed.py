@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch import distributed as processes
 
 from advvae import distributed, ranks
-from advvae.config import CONF, FLAT_KEYS, Config
+from advvae.checks import check
+from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, Config
 from advvae.data.splits import Split, divide
 from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
@@ -119,9 +120,7 @@ def trained(folder: Path, norm: str) -> dict[str, Any]:
     networks = networks_without_batch_statistics() if norm == "group" else small_networks(seed=rank)
     pixels = torch.randint(256, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     split = Split("noise", "train", pixels, torch.arange(40), "train", np.zeros(40, np.int64), ["any"], None)
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text())
-    wanted: dict[str, Any] = {"n_epochs": 2, "batch_size": 9, "lr": 2e-4, "precision": "32", "max_minutes": 1}
-    config = Config(**{name: wanted.get(name, defaults[name]) for name in FLAT_KEYS})
+    config = config_of(n_epochs=2, batch_size=9, lr=2e-4, precision="32", max_minutes=1)
     own = folder / f"rank{rank}"
     own.mkdir(parents=True)
     trainer = Trainer(
@@ -135,6 +134,12 @@ def trained(folder: Path, norm: str) -> dict[str, Any]:
     with (own / "metrics.csv").open(newline="") as file:
         losses = [float(row[name]) for row in csv.DictReader(file) for name in LOSSES]
     return {"epochs": trainer.training.epoch, "losses": losses, "state": dict(networks.state_dict())}
+
+
+def config_of(**changes: Any) -> Config:
+    """The defaults, but for these."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    return Config(**{name: defaults[name] for name in FLAT_KEYS} | changes)
 
 
 def _train_and_save(folder: Path) -> None:
@@ -270,6 +275,8 @@ def test_torchrun(advvae: Command) -> None:
     help_of_torchrun = torchrun(advvae, "--help")
     assert (help_of_torchrun.returncode, help_of_torchrun.stdout.count("Usage: advvae")) == (0, 1)
     assert torchrun(advvae, "lr=0").returncode == 1
+    sweep = torchrun(advvae, "-m", "mode=train", "dataset=digits", "seed=0,1")
+    assert (sweep.returncode, sweep.stderr.count("torchrun runs one job, not a sweep")) == (1, 1)
     assert advvae.runs() == [run]
 
 
@@ -279,15 +286,36 @@ def torchrun(advvae: Command, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=advvae.cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture
+def by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rank 0 of two."""
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("by_torchrun")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"mode": "matrix", "datasets": ["digits", "photos"]}, "one device, got torchrun with 2 processes"),
+        ({"device": "cuda:1"}, "torchrun with 2 processes needs device=auto, cuda or cpu"),
+        ({"batch_size": 3}, "torchrun with 2 processes needs two images for each, 4"),
+    ],
+)
+def test_what_torchrun_starts_is_checked_as_n_devices_are(changes: dict[str, Any], expected: str) -> None:
+    dataset = {"name": "digits", **DATASET_KEYS}
+    with pytest.raises(UserError, match=expected):
+        check(config_of(**{"mode": "train", "dataset": dataset, "out_dataset": dataset} | changes))
+
+
+@pytest.mark.usefixtures("by_torchrun")
 def test_torchrun_counts_the_devices() -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match="leave it out"):
-            ranks._beside_torchrun(_with_devices(3)).__enter__()
+    with pytest.raises(UserError, match="n_devices=3 beside torchrun's 2 processes: leave it out"):
+        ranks._beside_torchrun(config_of(n_devices=3)).__enter__()
 
 
-def _with_devices(n: int) -> Any:
-    class WithDevices:
-        n_devices = n
-
-    return WithDevices()
+@pytest.mark.slow
+def test_two_ranks_need_two_training_images_each(advvae: Command) -> None:
+    np.save(advvae.cwd / "few.npy", np.arange(5 * 64, dtype=np.uint8).reshape(5, 8, 8))
+    result = advvae("mode=train", "dataset=array", "dataset.path=few.npy", *TINY, "n_devices=2")
+    assert (result.status, result.message) == (1, "array: 3 training images are too few for 2 processes")
