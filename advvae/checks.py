@@ -2,18 +2,35 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from advvae.cli import launched, n_launched
 from advvae.config import COMPILES, METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
+from advvae.torchrun import launched, n_launched
 
 OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets of mode=matrix
 PLACES = {"advvae.data.files.Folder": ("root", "csv"), "advvae.data.array.Array": ("path",)}  # of a user's own images
+
+NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every comparison
+    **dict.fromkeys(
+        ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples", "n_devices"),
+        (lambda value: value >= 1, "be 1 or more"),
+    ),
+    **dict.fromkeys(
+        ("gen_weight", "recon_weight", "kld_weight"),
+        (lambda value: 0 <= value < math.inf, "be a finite number, 0 or more"),
+    ),
+    **dict.fromkeys(("lr", "max_minutes"), (lambda value: 0 < value < math.inf, "be a finite number above 0")),
+    **dict.fromkeys(("size", "crop"), (lambda value: value >= SMALLEST_SIZE, f"be {SMALLEST_SIZE} px or more")),
+    "keep_checkpoints": (lambda value: value >= 0, "be 0 or more, or null for all"),
+    "num_workers": (lambda value: value >= 0, "be 0 or more"),
+    "seed": (lambda value: 0 <= value < 2**32, f"be between 0 and {2**32 - 1}"),
+    "alpha": (lambda value: 0 < value < 1, "lie between 0 and 1"),
+}
 
 
 def check(config: Config) -> None:
@@ -97,29 +114,22 @@ def _check_devices(config: Config) -> None:
 
 
 def _check_ranges(config: Config) -> None:
-    for name in ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples", "n_devices"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} must be 1 or more, got {getattr(config, name)}")
-    for name in ("gen_weight", "recon_weight", "kld_weight"):
-        if not 0 <= getattr(config, name) < math.inf:  # NaN fails every comparison
-            raise UserError(f"{name} must be a finite number, 0 or more, got {getattr(config, name)}")
-    for name in ("lr", "max_minutes"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{name} must be a finite number above 0, got {value}")
-    if config.keep_checkpoints is not None and config.keep_checkpoints < 0:
-        raise UserError(f"keep_checkpoints must be 0 or more, or null for all, got {config.keep_checkpoints}")
-    if config.num_workers < 0:
-        raise UserError(f"num_workers must be 0 or more, got {config.num_workers}")
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed must be between 0 and {2**32 - 1}, got {config.seed}")
-    for name in ("size", "crop"):
-        if (value := getattr(config, name)) is not None and value < SMALLEST_SIZE:
-            raise UserError(f"{name} must be {SMALLEST_SIZE} px or more, got {value}")
-    if not 0 < config.alpha < 1:
-        raise UserError(f"alpha must lie between 0 and 1, got {config.alpha}")
+    for name in NUMBERS:
+        if (value := getattr(config, name)) is not None:
+            check_number(name, value)
     if config.hidden_dims is not None and (not config.hidden_dims or min(config.hidden_dims) < 1):
         raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(config.hidden_dims)}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Refuse what a key of NUMBERS cannot be, null aside.
+
+    Raises:
+        UserError: with the range.
+    """
+    is_valid, valid = NUMBERS[name]
+    if not is_valid(value):
+        raise UserError(f"{name} must {valid}, got {value}")
 
 
 def _check_choices(config: Config) -> None:

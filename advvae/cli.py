@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import os
 import re
 import shlex
 import sys
@@ -11,7 +10,10 @@ from pathlib import Path
 
 import yaml
 
+from advvae.checks import NUMBERS, check_number
 from advvae.config import CONF, FLAT_KEYS, GROUPS
+from advvae.errors import UserError
+from advvae.torchrun import launched
 
 WELCOME = """\
 advvae trains adversarial variational autoencoders on images, reconstructs, samples, and finds outliers.
@@ -50,20 +52,10 @@ def main() -> None:
     run()
 
 
-def launched() -> bool:
-    """Whether torchrun has started this process, as one of several or alone."""
-    return n_launched() > 0
-
-
-def n_launched() -> int:
-    """How many processes torchrun has started, on all machines; 0 = this one was started by hand."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-
-
 def read_arguments() -> None:
     """Answer what was typed, or leave it as Hydra takes it."""
     sys.argv[1:] = prepare_arguments(sys.argv[1:])
-    check_names(sys.argv[1:])
+    check_words(sys.argv[1:])
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
@@ -94,11 +86,11 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     return [*multirun[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
 
 
-def check_names(arguments: list[str]) -> None:
-    """End the process for a misspelt key or option, which Hydra would need half a second to find.
+def check_words(arguments: list[str]) -> None:
+    """End the process for a misspelt key or option or a number out of range, which Hydra would find in a second.
 
-    What is more than a plain word is left to Hydra, and everything where there is a flag or a key of its own, such as
-    hydra.searchpath: they may name more options.
+    What is more than a plain word or number is left to Hydra, and everything where there is a flag or a key of Hydra's
+    own, such as hydra.searchpath: they may name more options.
     """
     others = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     if any(argument.lstrip("+~").startswith(("-", "hydra.", "hydra/")) for argument in others):
@@ -110,6 +102,11 @@ def check_names(arguments: list[str]) -> None:
             raise SystemExit(unknown_key(name))
         if name in GROUPS and value.isidentifier() and value != "null" and value not in group_options(name):
             raise SystemExit(f"there is no {name}={value}: choose one of {', '.join(group_options(name))}")
+        if name in NUMBERS and re.fullmatch(r"-?\d+(\.\d+)?", value):
+            try:
+                check_number(name, float(value) if "." in value else int(value))
+            except UserError as error:
+                raise SystemExit(str(error)) from None
 
 
 def unknown_key(name: str) -> str:

@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from advvae import runs
 from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
-from advvae.cli import config_dirs, launched, unknown_key
+from advvae.cli import config_dirs, unknown_key
 from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
@@ -28,6 +28,7 @@ from advvae.outlier.scores import FUSED, check_names
 from advvae.settle import Settled, matrix_name, resumed_folder, settle
 from advvae.shift_names import SHIFTS, shift_names
 from advvae.sweep_resume import sweep_folder
+from advvae.torchrun import launched
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from advvae import composing, matrix, modes, ranks
-from advvae.cli import launched, read_arguments
+from advvae.cli import read_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.running import run_job
+from advvae.torchrun import is_follower, launched
 
 MODES = {
     "train": modes.train,
@@ -47,7 +48,7 @@ def main() -> None:
     """The `advvae` command, and `python -m advvae`."""
     if not launched():
         _command()
-    elif ranks.is_follower():
+    elif is_follower():
         ranks.follow_torchrun(MODES)
     else:
         with ranks.led():

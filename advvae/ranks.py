@@ -17,10 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advvae.cli import launched, n_launched
 from advvae.config import Config
 from advvae.errors import UserError
 from advvae.settle import Settled
+from advvae.torchrun import launched, n_launched
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -45,11 +45,6 @@ class Work:
     checkpoint: Path | None
     discriminator: Path | None
     folder: Path
-
-
-def is_follower() -> bool:
-    """Whether torchrun has started this process to follow rank 0."""
-    return launched() and int(os.environ["RANK"]) > 0
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from advvae.cli import check_names, config_dirs, help_text, overrides_for_flags, prepare_arguments
+from advvae.cli import check_words, config_dirs, help_text, overrides_for_flags, prepare_arguments
 from advvae.config import CONF, FLAT_KEYS, GROUPS
 from tests.command import Command
 
@@ -112,23 +112,33 @@ def test_what_the_overrides_alone_show_is_answered_without_torch(arguments: list
     [
         (["gen_wieght=1"], "there is no key 'gen_wieght'; did you mean gen_weight?"),
         (["-m", "loss=msee"], "there is no loss=msee: choose one of ms_ssim, mse, ssim"),
+        (["latent_dim=-3"], "latent_dim must be 1 or more, got -3"),
+        (["lr=0.0"], "lr must be a finite number above 0, got 0.0"),
     ],
 )
-def test_a_misspelt_name_is_answered_before_hydra_is_loaded(arguments: list[str], message: str) -> None:
+def test_a_wrong_name_or_number_is_answered_before_hydra_is_loaded(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=re.escape(message)):
-        check_names(arguments)
+        check_words(arguments)
 
 
 @pytest.mark.parametrize(
     "argument",
-    ["dataset=mnist,photos", "experiment=null", "experiment=[one_class]", "hydra.mode=RUN", "dataset.root=x"],
+    [
+        "dataset=mnist,photos",
+        "experiment=null",
+        "experiment=[one_class]",
+        "hydra.mode=RUN",
+        "dataset.root=x",
+        "lr=0,1",
+        "size=null",
+    ],
 )
 def test_what_hydra_knows_better_is_left_to_it(argument: str) -> None:
-    check_names([argument])
+    check_words([argument])
 
 
 def test_options_of_ones_own_are_left_to_hydra() -> None:
-    check_names(["--config-dir", "mine", "dataset=mine", "my_group=mine"])
-    check_names(["-sc", "query=bash"])
-    check_names(["hydra.searchpath=[file:///mine]", "dataset=mine"])
-    check_names(["hydra/launcher=mine", "my_group=mine"])
+    check_words(["--config-dir", "mine", "dataset=mine", "my_group=mine"])
+    check_words(["-sc", "query=bash"])
+    check_words(["hydra.searchpath=[file:///mine]", "dataset=mine"])
+    check_words(["hydra/launcher=mine", "my_group=mine"])
