@@ -212,7 +212,8 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     torch.manual_seed(config.seed)
     if config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic with a fixed workspace only
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # to say it imports a compiler: a second
+        torch.use_deterministic_algorithms(config.deterministic)
     return job
 
 
