@@ -4,6 +4,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 ADVVAE := $(VENV_PYTHON) -m advvae
 INSTALLED := $(VENV)/.installed
+LAUNCHERS := $(VENV)/.launchers
 # Two processes of one thread each: two threads on tests' small tensors wait for each other most of the time.
 PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --quiet --numprocesses 2
 DEMO := outputs/demo
@@ -26,6 +27,10 @@ $(INSTALLED): pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(LAUNCHERS): $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,joblib,submitit,optuna,ray]'
+	@touch $@
+
 lint: $(INSTALLED) ## check style and layout of the code (ruff)
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
@@ -36,7 +41,7 @@ types: $(INSTALLED) ## check types (mypy)
 test: lint types ## lint, types, and all tests but the slow ones
 	$(PYTEST)
 
-test-all: lint types ## the same with the slow tests: launchers, wheels, long training
+test-all: lint types $(LAUNCHERS) ## the same with the slow tests: launchers, wheels, long training
 	$(PYTEST) -m ''
 
 bench: $(INSTALLED) ## measure images/s against the machine's limits and a textbook loop; reads MNIST (ADVVAE_DATA)
