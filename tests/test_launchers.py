@@ -10,10 +10,11 @@ import pytest
 from tests.command import TINY, Command
 
 WEIGHTS = ("gen_weight=0,0.002,0.02", "recon_weight=0,0.002,0.02")
+ON_TWO_CORES = ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"]
 LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher": ("joblib", ["hydra.launcher.n_jobs=2"]),
     "hydra_plugins.hydra_submitit_launcher": ("submitit_local", ["hydra.launcher.timeout_min=10"]),
-    "hydra_plugins.hydra_ray_launcher": ("ray", ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"]),
+    "hydra_plugins.hydra_ray_launcher": ("ray", ON_TWO_CORES),
 }
 
 
