@@ -1,9 +1,10 @@
 """What the processes that train one model together say to each other. With one process, nothing is said.
 
-Every rank runs the same code on its share of each batch; then the gradients of the player whose turn it is are summed
-over the ranks in one flat all-reduce, as stylegan3's training loop does. DistributedDataParallel gives more overlap of
-sums and backward passes, but wants each player's forward pass followed by that player's own backward pass. In this game
-a fake passes the discriminator once for the turns of both, and each turn asks for some gradients only.
+Every rank runs the same code on its share of each batch; the gradients of each player are summed over the ranks in one
+flat all-reduce, as stylegan3's training loop does: the VAE's while the discriminator has its turn.
+DistributedDataParallel gives more overlap of sums and backward passes, but wants each player's forward pass followed by
+that player's own backward pass. In this game a fake passes the discriminator once for the turns of both, and each turn
+asks for some gradients only.
 """
 
 import os
@@ -59,17 +60,23 @@ def own_generator(generator: torch.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed) + rank())
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], n_images: int) -> None:
-    """Make each gradient, a mean over this rank's n images, the mean over all ranks' images."""
+def begin_average(parameters: Iterable[nn.Parameter], n_images: int) -> Callable[[], None]:
+    """Begin to make each gradient, a mean over this rank's n images, the mean over all ranks'; the result ends it."""
     if n_ranks() == 1:
-        return
+        return lambda: None
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_ones(1)])
     flat *= n_images
-    processes.all_reduce(flat)
-    *sums, n_all = flat.split([*(gradient.numel() for gradient in gradients), 1])
-    for gradient, summed_gradient in zip(gradients, sums, strict=True):
-        torch.div(summed_gradient.view_as(gradient), n_all, out=gradient)
+    summing = processes.all_reduce(flat, async_op=True)
+    assert summing is not None
+
+    def end() -> None:
+        summing.wait()
+        *sums, n_all = flat.split([*(gradient.numel() for gradient in gradients), 1])
+        for gradient, summed_gradient in zip(gradients, sums, strict=True):
+            torch.div(summed_gradient.view_as(gradient), n_all, out=gradient)
+
+    return end
 
 
 def begin_alike(networks: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """The two-player game, one step of it: the VAE's turn, then the discriminator's on the same images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advvae import losses
-from advvae.distributed import average_gradients, own_part
+from advvae.distributed import begin_average, own_part
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
@@ -51,7 +51,8 @@ def play_step(
 ) -> Tensor:
     """One step of each player on the same images.
 
-    The discriminator sees each fake once, for both turns: the VAE's turn leaves its weights as they are.
+    The discriminator sees each fake once, for both turns: the VAE's turn leaves its weights as they are. Nor does the
+    discriminator's turn look at the VAE's, so both players move at the end, and ranks sum one's gradients meanwhile.
 
     Args:
         images: (B, C, H, W) in [-1, 1].
@@ -61,17 +62,30 @@ def play_step(
     Returns:
         (6,): the batch means of `TERMS`, unweighted but for `vae_loss`; 0 for a term that is not computed.
     """
-    vae_terms, fake_logits = _vae_step(players, objective, images, noise, precision)
-    if not fake_logits:
-        return torch.stack([*vae_terms, torch.zeros_like(vae_terms[0])])
-    discriminator_term = _discriminator_step(players, images, fake_logits, precision, negatives)
+    vae_terms, fake_logits = _vae_turn(players, objective, images, noise, precision)
+    averaging = [(players.vae_optimizer, _begin_average(players.vae_optimizer, len(images)))]
+    discriminator_term = torch.zeros_like(vae_terms[0])
+    if players.discriminator_optimizer is not None:
+        discriminator_term = _discriminator_turn(players, images, fake_logits, precision, negatives)
+        begun = _begin_average(players.discriminator_optimizer, len(images))
+        averaging.append((players.discriminator_optimizer, begun))
+    for optimizer, end in averaging:
+        end()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return torch.stack([*vae_terms, discriminator_term])
 
 
-def _vae_step(
+def _begin_average(optimizer: torch.optim.Optimizer, n_images: int) -> Callable[[], None]:
+    """Begin to average a player's gradients, which are means over n images, over the ranks."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return begin_average(parameters, n_images)
+
+
+def _vae_turn(
     players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The VAE's turn: the discriminator only hands gradients on, and none for a term of weight 0.
+    """The VAE's gradients: the discriminator only hands them on, and none for a term of weight 0.
 
     Returns:
         The terms of the VAE, and the logits (B,) of x̂ and x̃ with their graphs; none of a plain VAE.
@@ -100,16 +114,14 @@ def _vae_step(
         loss = loss + adversarial
     else:
         loss.backward()
-    _move(players.vae_optimizer, len(images))
     return [term.detach() for term in (loss, recon, kld, *fooled)], fake_logits
 
 
-def _discriminator_step(
+def _discriminator_turn(
     players: Players, images: Tensor, fake_logits: list[Tensor], precision: str, negatives: Tensor | None = None
 ) -> Tensor:
-    """The discriminator's turn. Its running statistics move with the real images alone."""
+    """The discriminator's gradients. Its running statistics move with the real images alone."""
     networks = players.networks
-    assert players.discriminator_optimizer is not None
     with _autocast(images.device, precision):
         real_logits = networks.discriminate(images)
         if negatives is not None:
@@ -117,15 +129,7 @@ def _discriminator_step(
                 fake_logits = [*fake_logits, networks.discriminate(negatives)]
     loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
     loss.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
-    _move(players.discriminator_optimizer, len(images))
     return loss.detach()
-
-
-def _move(optimizer: torch.optim.Optimizer, n_images: int) -> None:
-    """The end of a player's turn, whose gradients are means over n images."""
-    average_gradients((parameter for group in optimizer.param_groups for parameter in group["params"]), n_images)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 @contextmanager

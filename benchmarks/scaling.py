@@ -104,7 +104,7 @@ def seconds_of_averaging(players: Players) -> float:
         distributed.wait_for_all()
         started = time.perf_counter()
         for parameters in turns:
-            distributed.average_gradients(parameters, 64)
+            distributed.begin_average(parameters, 64)()
         seconds = time.perf_counter() - started
     players.networks.zero_grad()
     return seconds

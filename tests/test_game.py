@@ -83,23 +83,24 @@ def test_steps_give_the_losses_and_weights_of_the_textbook(steps: int) -> None:
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4, msg=f"{name} differs")
 
 
-def test_the_vae_turn_leaves_the_discriminator_without_gradients_and_unmoved() -> None:
+def test_the_vae_turn_gives_gradients_to_encoder_and_decoder_alone() -> None:
     players = make_players(small_networks(), 1e-2, CPU)
     before = snapshot(players.networks)
-    game._vae_step(players, objective(), real_images(), noise(), "32")
+    game._vae_turn(players, objective(), real_images(), noise(), "32")
     assert all(parameter.grad is None for parameter in players.networks.discriminator_parameters())
+    assert all(parameter.grad is not None for parameter in players.networks.vae_parameters())
     assert changed(before, players.networks, lambda name: name.startswith("discriminator")) == []
-    assert changed(before, players.networks, lambda name: name == "decoder.input.weight")
 
 
-def test_the_discriminator_turn_leaves_encoder_and_decoder_unmoved() -> None:
+def test_the_discriminator_turn_gives_gradients_to_the_discriminator_alone() -> None:
     players = make_players(small_networks(), 1e-2, CPU)
-    _, fake_logits = game._vae_step(players, objective(), real_images(), noise(), "32")
+    _, fake_logits = game._vae_turn(players, objective(), real_images(), noise(), "32")
+    players.vae_optimizer.zero_grad()
     before = snapshot(players.networks)
-    game._discriminator_step(players, real_images(), fake_logits, "32")
-    assert all(parameter.grad is None for parameter in players.networks.parameters())
+    game._discriminator_turn(players, real_images(), fake_logits, "32")
+    assert all(parameter.grad is None for parameter in players.networks.vae_parameters())
+    assert all(parameter.grad is not None for parameter in players.networks.discriminator_parameters())
     assert changed(before, players.networks, lambda name: not name.startswith("discriminator")) == []
-    assert changed(before, players.networks, lambda name: name == "discriminator.logit.weight")
 
 
 class BrightnessJudge(nn.Module):
@@ -212,17 +213,17 @@ def test_no_gradient_is_computed_that_its_turn_does_not_use(monkeypatch: pytest.
         return correlate(small, large, weight, *settings)
 
     monkeypatch.setattr(convolution, "_correlate", watched)
-    _, fake_logits = game._vae_step(players, objective(), real_images(), noise(), "32")
+    _, fake_logits = game._vae_turn(players, objective(), real_images(), noise(), "32")
     assert {name.split(".")[0] for name in computed} == {"encoder", "decoder"}
     computed.clear()
-    game._discriminator_step(players, real_images(), fake_logits, "32")
+    game._discriminator_turn(players, real_images(), fake_logits, "32")
     assert sorted(computed) == sorted([f"discriminator.stages.{i}.0.weight" for i in range(2)] * 3)
 
 
 def test_an_infinite_logit_of_a_skipped_term_does_not_reach_the_loss() -> None:
     players = make_players(small_networks(), 1e-2, CPU)
     players.networks.get_parameter("discriminator.logit.bias").data.fill_(-torch.inf)
-    terms = game._vae_step(players, objective(recon_weight=0.0, gen_weight=0.0), real_images(), noise(), "32")[0]
+    terms = game._vae_turn(players, objective(recon_weight=0.0, gen_weight=0.0), real_images(), noise(), "32")[0]
     assert torch.stack(terms).isfinite().all()  # 0 · ∞ would be NaN
 
 
