@@ -1,6 +1,7 @@
 """The two-player step: what each turn computes, moves, and leaves alone."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -208,7 +209,7 @@ def test_no_gradient_is_computed_that_its_turn_does_not_use(monkeypatch: pytest.
     computed: list[str] = []
     correlate = convolution._correlate
 
-    def watched(small: Tensor, large: Tensor, weight: Tensor, *settings: int) -> Tensor:
+    def watched(small: Tensor, large: Tensor, weight: Tensor, *settings: Any) -> Tensor:
         computed.append(weights_of.get(id(weight), "decoder.output.0.weight"))  # which is turned, so another tensor
         return correlate(small, large, weight, *settings)
 

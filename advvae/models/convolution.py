@@ -18,7 +18,7 @@ from torch.nn import functional
 
 THIN = 4  # channels; with no more than these, oneDNN is slower than a product of matrices
 PATCHES_AT_MOST = 2**23  # bytes; larger ones leave the cache, and a product over them gains nothing
-GATHERED_AT_MOST = 2**22  # bytes; forwards, oneDNN is slower than such a product only where maps are of a few pixels
+FEW_PATCHES = 2**22  # bytes; towards the small map, oneDNN is slower than such a product only up to here
 
 
 class Conv2d(nn.Conv2d):
@@ -73,12 +73,11 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx: Any, large: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(large, weight)
+        patches = _few_patches(large, weight, stride, padding)
+        ctx.save_for_backward(large, weight, patches)
         ctx.stride, ctx.padding = stride, padding
-        if weight.shape[1] > THIN and _patches_nbytes(large, weight, stride, padding) <= GATHERED_AT_MOST:
-            patches = _patches(large, weight.shape[2], stride, padding)
-            small = functional.linear(patches, weight.permute(0, 2, 3, 1).flatten(1), bias)
-            return small.permute(0, 3, 1, 2)
+        if patches is not None:
+            return _gather_patches(patches, weight, bias)
         if weight.shape[1] == 1:  # then its strides alone tell which layout the small map is to have
             weight = weight.clone(memory_format=torch.channels_last)
         return functional.conv2d(large, weight, bias, stride, padding)
@@ -87,11 +86,13 @@ class _Gather(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (small,) = gradients
-        large, weight = ctx.saved_tensors
+        large, weight, patches = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is to find its way to the map that they were made of
+            patches = None
         needs_large, needs_weight, needs_bias = _asked_for(ctx)
         return (
             _Scatter.apply(small, weight, None, ctx.stride, ctx.padding, large.shape[2:]) if needs_large else None,
-            _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
+            _correlate(small, large, weight, ctx.stride, ctx.padding, patches) if needs_weight else None,
             small.sum((0, 2, 3)) if needs_bias else None,
             *(None, None),
         )
@@ -122,9 +123,14 @@ class _Scatter(torch.autograd.Function):
         (large,) = gradients
         small, weight = ctx.saved_tensors
         needs_small, needs_weight, needs_bias = _asked_for(ctx)
+        patches, of_small = _few_patches(large, weight, ctx.stride, ctx.padding), None  # for both gradients
+        if needs_small and patches is not None:
+            of_small = _gather_patches(patches, weight, None)
+        elif needs_small:
+            of_small = _Gather.apply(large, weight, None, ctx.stride, ctx.padding)
         return (
-            _Gather.apply(large, weight, None, ctx.stride, ctx.padding) if needs_small else None,
-            _correlate(small, large, weight, ctx.stride, ctx.padding) if needs_weight else None,
+            of_small,
+            _correlate(small, large, weight, ctx.stride, ctx.padding, patches) if needs_weight else None,
             large.sum((0, 2, 3)) if needs_bias else None,
             *(None, None, None),
         )
@@ -170,8 +176,13 @@ def _scatter_thin(
     return large.contiguous(memory_format=torch.channels_last)
 
 
-def _correlate(small: Tensor, large: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The gradient of the weights (S, L, k, k), from one side's values and the other side's gradient."""
+def _correlate(
+    small: Tensor, large: Tensor, weight: Tensor, stride: int, padding: int, patches: Tensor | None = None
+) -> Tensor:
+    """The gradient of the weights (S, L, k, k), from one side's values and the other side's gradient.
+
+    patches: of the large map, where they are at hand.
+    """
     kernel, channels = weight.shape[2], large.shape[1]
     if channels <= THIN:
         height, width = small.shape[2:]
@@ -179,13 +190,28 @@ def _correlate(small: Tensor, large: Tensor, weight: Tensor, stride: int, paddin
         taps = [
             _shifted(padded, row, column, stride, height, width) for row in range(kernel) for column in range(kernel)
         ]
-        return (torch.stack(taps, 1).flatten(0, 1).flatten(1) @ _rows(small)).t().reshape(weight.shape)
-    if _patches_nbytes(large, weight, stride, padding) <= PATCHES_AT_MOST:
-        product = _rows(small).t() @ _patches(large, kernel, stride, padding).flatten(0, 2)
+        seen = torch.stack(taps, 1).flatten(0, 1).flatten(2).transpose(0, 1)  # (B, L·k·k, h·w)
+        return (seen @ small.permute(0, 2, 3, 1).flatten(1, 2)).sum(0).t().reshape(weight.shape)
+    if patches is None and _patches_nbytes(large, weight, stride, padding) <= PATCHES_AT_MOST:
+        patches = _patches(large, kernel, stride, padding)
+    if patches is not None:
+        product = _rows(small).t() @ patches.flatten(0, 2)
         return product.view(-1, kernel, kernel, channels).permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(
         *(small, large, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False])
     )[1]
+
+
+def _gather_patches(patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The small map (B, S, h, w), of what each of its pixels sees."""
+    return functional.linear(patches, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _few_patches(large: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor | None:
+    """The patches of maps of a few pixels of many channels, whose small maps a product gives sooner than oneDNN."""
+    if weight.shape[1] <= THIN or _patches_nbytes(large, weight, stride, padding) > FEW_PATCHES:
+        return None
+    return _patches(large, weight.shape[2], stride, padding)
 
 
 def _patches(large: Tensor, kernel: int, stride: int, padding: int) -> Tensor:

@@ -50,7 +50,7 @@ def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """As maps of a few pixels are convolved, and as large ones are."""
     if request.param == "oneDNN":
         monkeypatch.setattr(convolution, "PATCHES_AT_MOST", 0)
-        monkeypatch.setattr(convolution, "GATHERED_AT_MOST", 0)
+        monkeypatch.setattr(convolution, "FEW_PATCHES", 0)
 
 
 @pytest.mark.usefixtures("both_ways")
