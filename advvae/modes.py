@@ -33,8 +33,8 @@ def train(job: Job) -> dict[str, Any]:
     config = job.config
     if config.dataset["channels"] is None:
         assert config.size is not None
-        inferred = partial(infer_channels, job.source, Path(config.data_dir), config.size)
-        config.dataset["channels"] = by_first(inferred)
+        infer = partial(infer_channels, job.source, Path(config.data_dir), config.size)
+        config.dataset["channels"] = by_first(infer)
     if config.dataset["window"] is None and config.dataset["percentiles"]:
         config.dataset["window"] = by_first(lambda: training_window(job))
     networks = build_networks(config)
@@ -42,7 +42,7 @@ def train(job: Job) -> dict[str, Any]:
         usable_scores(job.scores(), networks, config.crop)
         job.outliers()
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
-    if len(train_split) < 2 * n_ranks():
+    if n_ranks() > 1 and len(train_split) < 2 * n_ranks():
         raise UserError(f"{train_split.name}: {len(train_split)} training images are too few for {n_ranks()} processes")
     if config.precision == "auto":
         batches = train_split.batches(config.batch_size, job.device, n_ranks=n_ranks())
