@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from advvae.checks import NUMBERS, check_number
-from advvae.config import CONF, FLAT_KEYS, GROUPS
+from advvae.config import CONF, FLAT_KEYS, GROUPS, Config
 from advvae.errors import UserError
 from advvae.torchrun import launched
 
@@ -95,16 +95,18 @@ def check_words(arguments: list[str]) -> None:
     others = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     if any(argument.lstrip("+~").startswith(("-", "hydra.", "hydra/")) for argument in others):
         return
-    for name, equals, value in (argument.partition("=") for argument in arguments):
-        if not equals or not name.isidentifier():
+    typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)  # of a key, the last counts
+    for name, value in typed.items():
+        if not name.isidentifier():
             continue
         if name not in FLAT_KEYS and name not in GROUPS:
             raise SystemExit(unknown_key(name))
         if name in GROUPS and value.isidentifier() and value != "null" and value not in group_options(name):
             raise SystemExit(f"there is no {name}={value}: choose one of {', '.join(group_options(name))}")
-        if name in NUMBERS and re.fullmatch(r"-?\d+(\.\d+)?", value):
+        number = int if Config.__annotations__.get(name) in (int, int | None) else float
+        if name in NUMBERS and re.fullmatch(r"-?\d+" if number is int else r"-?\d+(\.\d+)?", value):
             try:
-                check_number(name, float(value) if "." in value else int(value))
+                check_number(name, number(value))
             except UserError as error:
                 raise SystemExit(str(error)) from None
 

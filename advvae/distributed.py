@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as processes
@@ -36,6 +37,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", rank()))
 
 
+def n_local_ranks() -> int:
+    """How many of these processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", n_ranks()))
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """In here, nothing is said to other ranks."""
@@ -53,11 +59,11 @@ def own_part(batch: Tensor) -> Tensor:
 
 
 def own_generator(generator: torch.Generator) -> torch.Generator:
-    """What draws for this rank's images alone: one that follows from the generator of all. One rank keeps that one."""
+    """What draws for this rank's images alone: one that follows from the seed of all's. One rank keeps that of all."""
     if n_ranks() == 1:
         return generator
-    seed = torch.randint(2**62, (), generator=generator)
-    return torch.Generator().manual_seed(int(seed) + rank())
+    (seed,) = np.random.SeedSequence([generator.initial_seed(), rank()]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def begin_average(parameters: Iterable[nn.Parameter], n_images: int) -> Callable[[], None]:

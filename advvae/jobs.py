@@ -158,11 +158,11 @@ class Job:
 
     def _load(self, node: dict[str, Any], split: str) -> "Split":
         from advvae.data import load_split
-        from advvae.distributed import first_ahead, n_ranks
+        from advvae.distributed import first_ahead, n_local_ranks
 
         source = self.source if node is self.config.dataset else build_source(node["name"], node)
         form = self.form(node, source)
-        n_idle = n_ranks() - 1  # while rank 0 prepares; processes that decode take their cores
+        n_cores = n_local_ranks() if n_local_ranks() > 1 else 0  # of ranks that wait while rank 0 prepares
         with first_ahead():
             return load_split(
                 source,
@@ -175,7 +175,7 @@ class Job:
                 data_dir=Path(self.config.data_dir),
                 keep_classes=node["keep_classes"],
                 drop_classes=node["drop_classes"],
-                num_workers=max(self.config.num_workers, n_idle + 1 if n_idle else 0),
+                num_workers=max(self.config.num_workers, n_cores),
                 max_unreadable=node["max_unreadable"],
             )
 

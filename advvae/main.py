@@ -46,6 +46,7 @@ def run(composed: DictConfig) -> float | None:
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`."""
+    sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     if not launched():
         _command()
     elif is_follower():
@@ -57,7 +58,6 @@ def main() -> None:
 
 
 def _command() -> None:
-    sys.path.insert(0, "")  # the user's own modules in the current folder, as `python -m` finds them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's stop is one like Ctrl-C

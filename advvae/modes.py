@@ -13,6 +13,7 @@ from advvae.errors import UserError
 from advvae.jobs import Job
 
 if TYPE_CHECKING:
+    from advvae.data import Split
     from advvae.models import AdversarialVAE
     from advvae.outlier.detector import Detector
     from advvae.outlier.evidence import Score
@@ -24,10 +25,8 @@ def train(job: Job) -> dict[str, Any]:
     """`mode=train`: a new run, or one that goes on."""
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
-    from advvae.data.locks import writable_cache
     from advvae.distributed import by_first, n_ranks, wait_for_all
     from advvae.outlier.scores import usable_scores
-    from advvae.precision import choose_precision
     from advvae.trainer import Trainer
 
     config = job.config
@@ -45,9 +44,7 @@ def train(job: Job) -> dict[str, Any]:
     if n_ranks() > 1 and len(train_split) < 2 * n_ranks():
         raise UserError(f"{train_split.name}: {len(train_split)} training images are too few for {n_ranks()} processes")
     if config.precision == "auto":
-        batches = train_split.batches(config.batch_size, job.device, n_ranks=n_ranks())
-        cache, compile = writable_cache(Path(config.data_dir)), "none" if n_ranks() > 1 else config.compile
-        precision = by_first(lambda: choose_precision(networks, job.objective, next(batches), cache, compile))
+        precision = by_first(partial(measured_precision, job, networks, train_split, n_ranks()))
         config = replace(config, precision=precision)
         job.run.add_overrides([f"precision={precision}"])
     job.config = config
@@ -69,6 +66,17 @@ def train(job: Job) -> dict[str, Any]:
     wait_for_all()
     job.checkpoint = read_checkpoint((job.shared_folder or job.folder) / "checkpoints" / "best.pt")
     return metrics
+
+
+def measured_precision(job: Job, networks: "AdversarialVAE", train_split: "Split", n_ranks: int) -> str:
+    """What a trial on a rank's share of a batch chooses for `precision=auto`."""
+    from advvae.data.locks import writable_cache
+    from advvae.precision import choose_precision
+
+    config = job.config
+    images = next(iter(train_split.batches(config.batch_size, job.device, n_ranks=n_ranks)))
+    compile = "none" if n_ranks > 1 else config.compile
+    return choose_precision(networks, job.objective, images, writable_cache(Path(config.data_dir)), compile)
 
 
 def training_window(job: Job) -> list[float]:

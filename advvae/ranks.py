@@ -6,19 +6,20 @@ in a folder that is thrown away; what they compute reaches it through `distribut
 
 import multiprocessing
 import os
+import shutil
+import signal
 import sys
 import tempfile
-import time
-import traceback
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.config import Config
 from advvae.errors import UserError
+from advvae.group import PATIENCE, Group, failure_told, here, is_of_another, join, leave
 from advvae.settle import Settled
 from advvae.torchrun import launched, n_launched
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
     from advvae.jobs import Job
-
-PATIENCE = timedelta(days=7)  # one rank may prepare data or draw while others wait; a dead one is noticed at once
-GRACE = 3  # seconds that a rank which fails has to say why, and then to leave
-FAILURE = "failure"  # the key under which it says so
 
 Modes = Mapping[str, Callable[["Job"], dict[str, Any]]]
 
@@ -70,34 +67,16 @@ def followed(settled: Settled, folder: Path, modes: Modes) -> Iterator[None]:
         try:
             from_first(work)
             yield
-        except RuntimeError as error:  # also what a collective raises when its other side has left
-            if told := group.failure():
+            if not launched():
+                leave()
+        except RuntimeError as error:
+            if is_of_another(error) and (told := group.failure()):
                 raise UserError(told) from error
             raise
 
 
-@dataclass
-class _Group:
-    store: "Store"
-    followers: list[Any]  # processes started here
-
-    def failure(self) -> str | None:
-        """Why another rank has failed, if one has."""
-        deadline = time.monotonic() + GRACE
-        while time.monotonic() < deadline:
-            if self.store.check([FAILURE]):
-                return self.store.get(FAILURE).decode()
-            if dead := [i for i, process in enumerate(self.followers, 1) if process.exitcode]:
-                time.sleep(0.1)  # it may have said why a moment ago
-                if not self.store.check([FAILURE]):
-                    code = self.followers[dead[0] - 1].exitcode
-                    return f"rank {dead[0]} ended with status {code}" + " (killed)" * (code == -9)
-            time.sleep(0.1)
-        return None
-
-
 @contextmanager
-def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
+def _spawned(config: Config, modes: Modes) -> Iterator[Group]:
     """As many processes as devices, on this machine; they end with the block."""
     import torch
     from torch import distributed as processes
@@ -109,27 +88,41 @@ def _spawned(config: Config, modes: Modes) -> Iterator[_Group]:
     store = processes.TCPStore("127.0.0.1", 0, n, is_master=True, wait_for_workers=False)
     n_threads = torch.get_num_threads()
     context = multiprocessing.get_context("spawn")
-    arguments = (n, store.port, is_cuda, max(1, n_threads // n), modes)
-    followers = [context.Process(target=_follow_spawned, args=(rank, *arguments)) for rank in range(1, n)]
-    for process in followers:
-        process.start()
+    scratch = tempfile.TemporaryDirectory(prefix="advvae-")
+    arguments = (n, store.port, is_cuda, max(1, n_threads // n), scratch.name, modes)
+    group = Group(store, [context.Process(target=_follow_spawned, args=(rank, *arguments)) for rank in range(1, n)])
     is_done = False
     try:
+        with _interrupts_ignored():  # by those that start here: Ctrl-C is rank 0's to answer
+            for process in group.followers:
+                process.start()
         torch.set_num_threads(max(1, n_threads // n))
-        _join(store, 0, n, is_cuda)
-        yield _Group(store, followers)
-        _leave()
+        group.wait_until_here()
+        join(store, 0, n, is_cuda)
+        yield group
         is_done = True
     finally:
         if processes.is_initialized():
             processes.destroy_process_group()  # wakes those that wait for this rank
-        for process in followers:
-            if not is_done:
-                process.terminate()
-                process.join(GRACE)
-                process.kill()
-            process.join()
+        for process in group.followers:
+            if process.pid is not None:
+                if not is_done:
+                    process.kill()  # what it has written lies in the scratch folder
+                process.join()
+        scratch.cleanup()
         torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def n_cores() -> int:
@@ -137,20 +130,22 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _follow_spawned(rank: int, n: int, port: int, is_cuda: bool, n_threads: int, modes: Modes) -> None:
+def _follow_spawned(rank: int, n: int, port: int, is_cuda: bool, n_threads: int, scratch: str, modes: Modes) -> None:
     import torch
     from torch import distributed as processes
 
     torch.set_num_threads(n_threads)
+    tempfile.tempdir = scratch
     store = processes.TCPStore("127.0.0.1", port, n, is_master=False)
-    with _failure_told(store, rank):
-        _join(store, rank, n, is_cuda)
+    with failure_told(store, rank):
+        store.set(here(rank), "")
+        join(store, rank, n, is_cuda)
         _work_beside(modes)
-        _leave()
+        leave()
 
 
 @contextmanager
-def _beside_torchrun(config: Config) -> Iterator[_Group]:
+def _beside_torchrun(config: Config) -> Iterator[Group]:
     """The ranks that torchrun has started; they stay for the next job."""
     import torch
     from torch import distributed as processes
@@ -159,8 +154,8 @@ def _beside_torchrun(config: Config) -> Iterator[_Group]:
         raise UserError(f"n_devices={config.n_devices} beside torchrun's {n_launched()} processes: leave it out")
     store = _store_of_torchrun()
     if not processes.is_initialized():
-        _join(store, 0, n_launched(), torch.cuda.is_available())
-    yield _Group(store, [])
+        join(store, 0, n_launched(), torch.cuda.is_available())
+    yield Group(store, [])
 
 
 def follow_torchrun(modes: Modes) -> None:
@@ -168,11 +163,11 @@ def follow_torchrun(modes: Modes) -> None:
     import torch
 
     rank, store = int(os.environ["RANK"]), _store_of_torchrun()
-    with _failure_told(store, rank):
-        _join(store, rank, n_launched(), torch.cuda.is_available())
+    with failure_told(store, rank):
+        join(store, rank, n_launched(), torch.cuda.is_available())
         while _work_beside(modes):
             pass
-        _leave()
+        leave()
     os._exit(0)  # at times, what torch's threads leave behind makes the interpreter abort at its own end
 
 
@@ -193,20 +188,16 @@ def _dismiss() -> None:
 
     from advvae.distributed import from_first
 
+    store = _store_of_torchrun()
     if not processes.is_initialized():  # there was no job, only a question such as --help
-        _join(_store_of_torchrun(), 0, n_launched(), torch.cuda.is_available())
-    from_first(None)
-    _leave()
-
-
-def _leave() -> None:
-    """When all have come here: a rank that is gone is an error to those that still wait for its last word."""
-    from torch import distributed as processes
-
-    from advvae.distributed import wait_for_all
-
-    wait_for_all()
-    processes.destroy_process_group()
+        join(store, 0, n_launched(), torch.cuda.is_available())
+    try:
+        from_first(None)
+        leave()
+    except RuntimeError as error:
+        if is_of_another(error) and (told := Group(store, []).failure()):
+            sys.exit(told)
+        raise
 
 
 def _store_of_torchrun() -> "Store":
@@ -218,41 +209,10 @@ def _store_of_torchrun() -> "Store":
     return PrefixStore(f"advvae/{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)  # --max-restarts keeps the store
 
 
-def _join(store: "Store", rank: int, n: int, is_cuda: bool) -> None:
-    import torch
-    from torch import distributed as processes
-
-    from advvae.distributed import local_rank
-
-    backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
-    processes.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=PATIENCE)
-    if is_cuda:
-        torch.cuda.set_device(local_rank())
-
-
 def _is_cuda(config: Config) -> bool:
     import torch
 
     return config.device != "cpu" and torch.cuda.is_available()
-
-
-@contextmanager
-def _failure_told(store: "Store", rank: int) -> Iterator[None]:
-    """Let rank 0 know why this rank ends, and nobody else. Asked to end, it removes what it has written first."""
-    import logging
-    import signal
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.disable(logging.CRITICAL)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(1)
-    except Exception as error:
-        told = str(error) if isinstance(error, UserError) else f"rank {rank}: {traceback.format_exc()}"
-        store.set(FAILURE, told)
-        sys.exit(1)
 
 
 def _work_beside(modes: Modes) -> bool:
@@ -266,11 +226,24 @@ def _work_beside(modes: Modes) -> bool:
     work: Work | None = from_first(None)
     if work is None:
         return False
-    with tempfile.TemporaryDirectory(prefix="advvae-") as scratch, ExitStack() as resources:
-        run = Run(Path(scratch), [], resumed=False)
+    with _scratch_folder() as scratch, ExitStack() as resources:
+        run = Run(scratch, [], resumed=False)
         checkpoint = read_checkpoint(work.checkpoint) if work.checkpoint else None
         discriminator = read_checkpoint(work.discriminator) if work.discriminator else None
         job = open_job(Settled(work.config, checkpoint, discriminator), run, resources)
         job.shared_folder = work.folder
         run_modes(job, modes)
     return True
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards, also where torchrun tells this process to end."""
+    folder = Path(tempfile.mkdtemp(prefix="advvae-"))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield folder
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second word must not end the removal
+        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)

@@ -4,8 +4,10 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +28,7 @@ from advvae.data.splits import Split, divide
 from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
 from advvae.game import draw_noise, make_players, play_step
+from advvae.group import FAILURE, Group, join
 from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.conv import NORMS
 from advvae.models.evaluation import of_all_images
@@ -201,9 +204,8 @@ def test_more_devices_than_there_are(advvae: Command) -> None:
 
 def test_a_rank_that_fails_has_its_say(tmp_path: Path) -> None:
     store = processes.TCPStore("127.0.0.1", 0, 1, is_master=True)
-    group = ranks._Group(store, [])
-    store.set(ranks.FAILURE, "there is no disk")
-    assert group.failure() == "there is no disk"
+    store.set(FAILURE, "there is no disk")
+    assert Group(store, []).failure() == "there is no disk"
 
 
 @pytest.mark.slow
@@ -244,17 +246,66 @@ def test_a_loss_that_is_not_finite_ends_all_ranks_with_one_line(advvae: Command)
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_all(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = ranks._Group
+@pytest.mark.parametrize("when", ["before it joins", "later"])
+def test_a_rank_that_dies_ends_all(advvae: Command, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    groups = []
 
-    def doomed(store: Any, followers: list[Any]) -> Any:
-        followers[0].kill()
-        return started(store, followers)
+    class Doomed(Group):
+        def wait_until_here(self) -> None:
+            groups.append(self)
+            if when == "before it joins":
+                self.followers[0].kill()
+            super().wait_until_here()
 
-    monkeypatch.setattr(ranks, "_Group", doomed)
+    def joined(*arguments: Any) -> None:
+        join(*arguments)
+        groups[0].followers[0].kill()
+
+    monkeypatch.setattr(ranks, "join", joined)
+    monkeypatch.setattr(ranks, "Group", Doomed)
     result = advvae("mode=train", "dataset=digits", *TINY, "n_devices=2")
     assert (result.status, result.message) == (1, "rank 1 ended with status -9 (killed)")
     assert not processes.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 5.0])
+def test_an_interrupt_ends_all_and_leaves_nothing(advvae: Command, tmp_path: Path, seconds: float) -> None:
+    """Ctrl-C, which reaches all processes, as the other one begins, joins and trains."""
+    arguments = ["mode=train", "dataset=digits", *TINY, "n_epochs=9999", "n_devices=2"]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "ADVVAE_DATA": str(advvae.data_dir), "TMPDIR": str(temporary)}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "advvae", *arguments],
+        cwd=advvae.cwd,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(temporary.glob("advvae-*")) and command.poll() is None:  # made just before the other process
+        time.sleep(0.02)
+    time.sleep(seconds)
+    os.killpg(command.pid, signal.SIGINT)
+    _, errors = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("interrupted; resume=auto goes on")
+    assert "Traceback" not in errors
+    assert list(temporary.glob("advvae-*")) == []
+    deadline = time.monotonic() + 10
+    while is_running(command.pid) and time.monotonic() < deadline:  # Python's own helper ends a moment later
+        time.sleep(0.1)
+    assert not is_running(command.pid)
+
+
+def is_running(process_group: int) -> bool:
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.slow

@@ -29,10 +29,8 @@ class Conv2d(nn.Conv2d):
             return super().forward(images)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         if self.out_channels <= THIN and stride == 1:  # without a stride, gathering is scattering by the turned kernel
-            turned, sides = (
-                self.weight.transpose(0, 1).flip(2, 3),
-                [s + 2 * padding - kernel + 1 for s in images.shape[2:]],
-            )
+            turned = self.weight.transpose(0, 1).flip(2, 3)
+            sides = [side + 2 * padding - kernel + 1 for side in images.shape[2:]]
             return _Scatter.apply(images, turned, self.bias, 1, kernel - 1 - padding, sides)
         return _Gather.apply(images, self.weight, self.bias, stride, padding)
 
@@ -123,7 +121,9 @@ class _Scatter(torch.autograd.Function):
         (large,) = gradients
         small, weight = ctx.saved_tensors
         needs_small, needs_weight, needs_bias = _asked_for(ctx)
-        patches, of_small = _few_patches(large, weight, ctx.stride, ctx.padding), None  # for both gradients
+        patches = of_small = None
+        if needs_small or needs_weight:
+            patches = _few_patches(large, weight, ctx.stride, ctx.padding)
         if needs_small and patches is not None:
             of_small = _gather_patches(patches, weight, None)
         elif needs_small:
@@ -190,8 +190,7 @@ def _correlate(
         taps = [
             _shifted(padded, row, column, stride, height, width) for row in range(kernel) for column in range(kernel)
         ]
-        seen = torch.stack(taps, 1).flatten(0, 1).flatten(2).transpose(0, 1)  # (B, L·k·k, h·w)
-        return (seen @ small.permute(0, 2, 3, 1).flatten(1, 2)).sum(0).t().reshape(weight.shape)
+        return (torch.stack(taps, 1).flatten(0, 1).flatten(1) @ _rows(small)).t().reshape(weight.shape)
     if patches is None and _patches_nbytes(large, weight, stride, padding) <= PATCHES_AT_MOST:
         patches = _patches(large, kernel, stride, padding)
     if patches is not None:
