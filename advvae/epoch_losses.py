@@ -56,6 +56,7 @@ class EpochLosses:
 
 
 def not_finite(what: str, terms: dict[str, float], folder: Path) -> UserError:
+    """The error that names the terms, and what there is to go back to in the run's folder."""
     values = ", ".join(f"{name}={value:.4g}" for name, value in terms.items())
     last = folder / "checkpoints" / "last.pt"
     good = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"

@@ -67,6 +67,7 @@ def here(rank: int) -> str:
 
 
 def join(store: "Store", rank: int, n: int, is_cuda: bool) -> None:
+    """Become one of n ranks, when the others have come too."""
     import torch
     from torch import distributed as processes
 

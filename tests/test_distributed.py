@@ -33,7 +33,7 @@ from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.conv import NORMS
 from advvae.models.evaluation import of_all_images
 from advvae.tracking import Tracker
-from advvae.trainer import Trainer
+from advvae.trainer import Trainer, epoch_generator
 from tests.command import FEW, TINY, Command
 from tests.networks import objective, real_images, small_networks
 
@@ -46,6 +46,7 @@ LOSSES = ("vae_loss", "recon", "kld", "adversarial_sample", "discriminator_loss"
 def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
     """After 20 steps, without batch statistics: weights and losses, and what is gathered."""
     alone = played(tmp_path)
+    (tmp_path / "prepared").unlink()
     with beside(_play_and_save, tmp_path):
         together = played(tmp_path)
     follower = torch.load(tmp_path / "rank1.pt", weights_only=True)
@@ -60,6 +61,7 @@ def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
     assert together["from_first"] == follower["from_first"] == 0
     assert alone["from_first"] == together["alone"] == 0
     assert follower["alone"] == 1
+    assert follower["is_prepared"]
 
 
 def played(folder: Path) -> dict[str, Any]:
@@ -76,6 +78,11 @@ def played(folder: Path) -> dict[str, Any]:
     norm = nn.BatchNorm1d(1)
     norm.running_mean = torch.full((1,), float(distributed.rank()))
     distributed.average_statistics(norm)
+    with distributed.first_ahead():
+        if distributed.rank() == 0:
+            time.sleep(0.3)
+            (folder / "prepared").touch()
+        is_prepared = (folder / "prepared").exists()
     with distributed.alone():
         alone = distributed.from_first(distributed.rank())
     return {
@@ -86,6 +93,7 @@ def played(folder: Path) -> dict[str, Any]:
         "statistics": norm.running_mean.item(),
         "from_first": distributed.from_first(distributed.rank()),
         "alone": alone,
+        "is_prepared": is_prepared,
     }
 
 
@@ -194,6 +202,19 @@ def test_ranks_evaluate_the_batches_that_one_rank_would_see(
         monkeypatch.setattr(distributed, "gathered", lambda values, positions, n: values)
         of_all_images(nn.Identity(), split, look, batch_size=4, device="cpu", what="")
         assert seen == batches[rank::n_ranks]
+
+
+def test_ranks_draw_apart_and_leave_the_shared_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = epoch_generator(0, 0)
+    before = shared.get_state()
+    assert distributed.own_generator(shared) is shared
+    monkeypatch.setattr(distributed, "n_ranks", lambda: 2)
+    draws = {torch.rand((), generator=epoch_generator(0, epoch)).item() for epoch in (0, 1)}
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        draws.add(torch.rand((), generator=distributed.own_generator(shared)).item())
+    assert len(draws) == 4
+    assert torch.equal(shared.get_state(), before)
 
 
 def test_more_devices_than_there_are(advvae: Command) -> None:
