@@ -5,7 +5,10 @@ A file loads with `torch.load(path, weights_only=True)` into nested dicts of ten
     format            version of this layout
     config            the run's resolved configuration
     encoder, decoder, discriminator      state dicts; a part that the run does not have is absent
-    training          what a resumed run needs: epoch, step, best metrics, optimisers, tracker's run id
+    training          what a resumed run needs; see `Training`
+
+A file of torch.save's is a zip archive. Its comment, which other readers pass over, is the SHA-256 of all before it:
+torch itself does not notice a flipped bit.
 """
 
 import hashlib
@@ -13,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -22,21 +25,68 @@ from advvae.files import replacing
 from advvae.models import AdversarialVAE
 from advvae.models.reference import convert_reference
 
-FORMAT = 1
+FORMAT = 2  # files of format 1 have no checksum, and were written at the end of an epoch alone
 PARTS = ("encoder", "decoder", "discriminator")
+SEAL = b"sha256:"
+
+
+@dataclass
+class UnderWay:
+    """Where an epoch that is not over stands.
+
+    Attributes:
+        seed, n_images: what the order of the data follows from.
+        steps, images: how many of them are done, over all ranks.
+        totals: sums over the images of the terms of the loss, (n_terms,) float64.
+        generator: state of what draws the noise.
+        own_generators: states of what draws for each rank's own images.
+        seconds: that the part which is done has taken.
+        rewinds: those of the run when it was done.
+    """
+
+    seed: int
+    n_images: int
+    steps: int
+    images: int
+    totals: torch.Tensor
+    generator: torch.Tensor
+    own_generators: list[torch.Tensor]
+    seconds: float
+    rewinds: int
 
 
 @dataclass
 class Training:
-    """Where a run stands. Data order and noise follow from the seed and the epoch, so they need no state."""
+    """Where a run stands. At the start of an epoch, data order and noise follow from the seed and the epoch.
+
+    Attributes:
+        epoch, step: epochs that are over, and the steps of these.
+        rewinds: how often the run has gone back because of a loss, gradient or weight that was not finite.
+        under_way: the fields of `UnderWay`; None = no epoch is.
+        random_state: of the generators that a user's own network or loss may draw from.
+    """
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
+    rewinds: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
     vae_optimizer: dict[str, Any] = field(default_factory=dict)
     discriminator_optimizer: dict[str, Any] = field(default_factory=dict)
     tracker_run_id: str | None = None
+    under_way: dict[str, Any] | None = None
+    random_state: dict[str, Any] | None = None
+
+    @property
+    def steps_done(self) -> int:
+        """Of the whole run, those of the epoch under way included."""
+        return self.step + (self.under_way["steps"] if self.under_way else 0)
+
+    @property
+    def place(self) -> str:
+        """Where this is, in words."""
+        steps = f", {self.under_way['steps']} steps into the next" if self.under_way else ""
+        return f"after epoch {self.epoch}{steps}"
 
 
 @dataclass(frozen=True)
@@ -72,18 +122,30 @@ class Checkpoint:
                 raise UserError(f"{self.path} does not fit the {part} that the config describes: {detail}") from None
 
 
-def save_checkpoint(path: Path, networks: AdversarialVAE, config: dict[str, Any], training: Training) -> None:
+def save_checkpoint(
+    path: Path,
+    networks: AdversarialVAE,
+    config: dict[str, Any],
+    training: Training,
+    previous: Path | None = None,
+) -> None:
     """Write a checkpoint. The file that it replaces stays until the new one is whole and on the disk.
+
+    Args:
+        previous: where to put the file that it replaces; None = nowhere.
 
     Raises:
         UserError: it cannot be written.
     """
     parts = {part: getattr(networks, part).state_dict() for part in PARTS if getattr(networks, part) is not None}
     try:
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
+        with replacing(path) as unfinished, unfinished.open("w+b") as file:
             torch.save({"format": FORMAT, "config": config, **parts, "training": asdict(training)}, file)
+            _seal(file)
             file.flush()
             os.fsync(file.fileno())
+            if previous is not None and path.is_file():
+                path.replace(previous)
     except RuntimeError as error:  # how torch reports a full disk
         raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
 
@@ -97,7 +159,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
     try:
+        _check_seal(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except UserError:
+        raise
     except Exception as error:  # torch raises many kinds: RuntimeError, EOFError, UnpicklingError, OSError …
         raise UserError(f"{path} is damaged, or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(content, Mapping) or not content:
@@ -105,8 +170,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "format" not in content:
         shapes, parts = convert_reference(dict(content), path)
         return Checkpoint(path, shapes, parts, training=None)
-    if content["format"] != FORMAT:
-        raise UserError(f"{path} has format {content['format']}; this version reads format {FORMAT}")
+    if content["format"] not in (1, FORMAT):
+        raise UserError(f"{path} has format {content['format']}; this version reads format 1 and {FORMAT}")
     try:
         training = Training(**content["training"]) if content.get("training") else None
         config = dict(content["config"])
@@ -117,11 +182,43 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def sha256(path: Path) -> str:
     """Checksum of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return _sha256(file, path.stat().st_size)
+
+
+def _sha256(file: BinaryIO, n_bytes: int) -> str:
+    """Of the first n bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while n_bytes > 0 and (block := file.read(min(n_bytes, 1 << 20))):
+        digest.update(block)
+        n_bytes -= len(block)
     return digest.hexdigest()
+
+
+def _seal(file: BinaryIO) -> None:
+    """Add the checksum as the comment of a zip archive, which ends in the comment's length: two bytes."""
+    file.seek(-2, os.SEEK_END)
+    assert file.read() == b"\0\0", "torch.save writes no comment"
+    file.seek(-2, os.SEEK_END)
+    file.write((len(SEAL) + 64).to_bytes(2, "little"))
+    checksum = _sha256(file, file.seek(0, os.SEEK_END))
+    file.seek(0, os.SEEK_END)
+    file.write(SEAL + checksum.encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Compare a file with the checksum that it ends in; one that a user has saved anew has none.
+
+    Raises:
+        UserError: it is another one.
+    """
+    with path.open("rb") as file:
+        sealed = max(0, file.seek(0, os.SEEK_END) - len(SEAL) - 64)
+        file.seek(sealed)
+        seal = file.read()
+        if seal.startswith(SEAL) and seal != SEAL + _sha256(file, sealed).encode():
+            raise UserError(f"{path} is damaged: its checksum is wrong")
 
 
 def _is_zip(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from advvae.config import COMPILES, METRICS, NEGATIVES, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
+from advvae.config import COMPILES, METRICS, NEGATIVES, ON_NAN, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
@@ -24,7 +24,10 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every c
         ("gen_weight", "recon_weight", "kld_weight"),
         (lambda value: 0 <= value < math.inf, "be a finite number, 0 or more"),
     ),
-    **dict.fromkeys(("lr", "max_minutes"), (lambda value: 0 < value < math.inf, "be a finite number above 0")),
+    **dict.fromkeys(
+        ("lr", "max_minutes", "checkpoint_every_minutes"),
+        (lambda value: 0 < value < math.inf, "be a finite number above 0"),
+    ),
     **dict.fromkeys(("size", "crop"), (lambda value: value >= SMALLEST_SIZE, f"be {SMALLEST_SIZE} px or more")),
     "keep_checkpoints": (lambda value: value >= 0, "be 0 or more, or null for all"),
     "num_workers": (lambda value: value >= 0, "be 0 or more"),
@@ -137,6 +140,8 @@ def _check_choices(config: Config) -> None:
         raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision}")
     if config.compile not in COMPILES:
         raise UserError(f"compile must be one of {', '.join(COMPILES)}, got {config.compile}")
+    if config.on_nan not in ON_NAN:
+        raise UserError(f"on_nan must be one of {', '.join(ON_NAN)}, got {config.on_nan}")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
     for mode in config.then:

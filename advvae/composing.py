@@ -72,7 +72,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     if config.resume == "auto":  # decided when the folder was
         found = runs.can_go_on(folder)
         if not found:
-            logger.info("resume=auto: there is no unfinished run of this config; a new one begins")
+            logger.info("resume=auto: no unfinished run of this config has a checkpoint; a new one begins")
         config = replace(config, resume=str(folder) if found else None)
     return settle(config, _typed_keys(hydra_config))
 
@@ -89,8 +89,8 @@ def mistakes_told() -> Iterator[None]:
         sys.exit(str(error))
     except SystemExit as end:
         sys.exit(1 if end.code == 2 else end.code)  # 2 is how argparse says that a flag is wrong
-    except KeyboardInterrupt:
-        sys.exit("interrupted; resume=auto goes on with an interrupted training, matrix or sweep")
+    except KeyboardInterrupt as interrupt:  # of a training that was asked to stop, it says how to go on
+        sys.exit(str(interrupt) or "interrupted; resume=auto goes on with an interrupted training, matrix or sweep")
     finally:
         _tell_of_sweep()
 

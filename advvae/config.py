@@ -19,6 +19,7 @@ METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>
     "train": ("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
     "test": ("loss", "mse", "psnr", "ssim", "kld"),
 }
+ON_NAN = ("stop", "rewind")
 PRECISIONS = ("auto", "32", "bf16")
 COMPILES = ("auto", "none")
 NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
@@ -68,6 +69,14 @@ class Config:
     )
     sample_and_save_frequency: int = key("epochs between sample grids, reconstruction grids and kept checkpoints")
     keep_checkpoints: int | None = key("kept checkpoints beside `last` and `best`; null = all")
+    checkpoint_every_minutes: float | None = key(
+        "what a kill may cost: minutes between writings of `last`, which each epoch ends with; null = at its end alone"
+    )
+    on_nan: str = key(
+        "what follows a loss, gradient or weight that is NaN or infinite: stop, or rewind = back to the last "
+        "checkpoint with other noise, three times at most",
+        ON_NAN,
+    )
     resume: str | None = key(
         "auto = go on with the newest unfinished run, matrix or sweep of this config; a folder = with that one; "
         "null = a new one"

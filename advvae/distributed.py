@@ -102,6 +102,21 @@ def average_statistics(networks: nn.Module) -> None:
             statistics /= n_ranks()
 
 
+@contextmanager
+def averaged_statistics(networks: nn.Module) -> Iterator[None]:
+    """In here, running statistics are those of all ranks."""
+    if n_ranks() == 1:
+        yield
+        return
+    own = [statistics.clone() for statistics in networks.buffers()]
+    average_statistics(networks)
+    try:
+        yield
+    finally:
+        for statistics, before in zip(networks.buffers(), own, strict=True):
+            statistics.copy_(before)
+
+
 def with_shared_batch_statistics(networks: nn.Module, device: torch.device) -> None:
     """On GPUs, batch norms see the whole batch. On CPUs there is no such layer: each rank's share is its batch."""
     if n_ranks() > 1 and device.type == "cuda":
@@ -144,6 +159,24 @@ def from_first(value: Value) -> Value:
     values = [value]
     processes.broadcast_object_list(values, 0, device=torch.device("cpu"))
     return values[0]
+
+
+def number_from_first(number: int) -> int:
+    """The whole number that rank 0 calls this with: a shorter word than `from_first`, for every step."""
+    if n_ranks() == 1:
+        return number
+    told = torch.tensor(number)
+    processes.broadcast(told, 0)
+    return int(told)
+
+
+def from_all(value: Value) -> list[Value]:
+    """What each rank calls this with."""
+    if n_ranks() == 1:
+        return [value]
+    values = [value] * n_ranks()
+    processes.all_gather_object(values, value)
+    return values
 
 
 def gathered(values: Mapping[str, Tensor], positions: Tensor, n: int) -> dict[str, Tensor]:

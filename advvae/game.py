@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from advvae import losses
 from advvae.distributed import begin_average, own_part
@@ -14,6 +16,8 @@ from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
 
 TERMS = ("vae_loss", "recon", "kld", "adversarial_reconstruction", "adversarial_sample", "discriminator_loss")
+GRADIENT_NORMS = ("vae_gradient_norm", "discriminator_gradient_norm")
+MEASURED = (*TERMS, *GRADIENT_NORMS)  # in a step: what must be finite
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -24,6 +28,22 @@ class Players:
     networks: AdversarialVAE
     vae_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer | None
+
+    def restore_optimizers(self, vae_state: dict[str, Any], discriminator_state: dict[str, Any]) -> None:
+        """Put the optimisers back to states that their state_dict() gave; settings such as lr stay as they are now."""
+        states = ((self.vae_optimizer, vae_state), (self.discriminator_optimizer, discriminator_state))
+        for optimizer, state in states:
+            if optimizer is not None:
+                optimizer.load_state_dict(state)
+                for group in optimizer.param_groups:
+                    group.update(optimizer.defaults)
+
+    def weight_norms(self) -> dict[str, float]:
+        """The norm of each player's weights; not finite where any weight is not."""
+        weights = {"vae_weight_norm": self.networks.vae_parameters()}
+        if self.networks.discriminator is not None:
+            weights["discriminator_weight_norm"] = self.networks.discriminator_parameters()
+        return {name: float(get_total_norm(parameters)) for name, parameters in weights.items()}
 
 
 def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:
@@ -60,7 +80,8 @@ def play_step(
         negatives: a further kind of fake for the discriminator, (B, C, H, W) in [-1, 1].
 
     Returns:
-        (6,): the batch means of `TERMS`, unweighted but for `vae_loss`; 0 for a term that is not computed.
+        (8,): the `MEASURED`. The batch means of `TERMS`, unweighted but for `vae_loss`; then the norm of each player's
+        gradients. 0 for what is not computed.
     """
     vae_terms, fake_logits = _vae_turn(players, objective, images, noise, precision)
     averaging = [(players.vae_optimizer, _begin_average(players.vae_optimizer, len(images)))]
@@ -69,17 +90,23 @@ def play_step(
         discriminator_term = _discriminator_turn(players, images, fake_logits, precision, negatives)
         begun = _begin_average(players.discriminator_optimizer, len(images))
         averaging.append((players.discriminator_optimizer, begun))
-    for optimizer, end in averaging:
+    norms = [torch.zeros_like(vae_terms[0])] * 2
+    for i, (optimizer, end) in enumerate(averaging):
         end()
+        gradients = [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
+        norms[i] = get_total_norm(gradients)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return torch.stack([*vae_terms, discriminator_term])
+    return torch.stack([*vae_terms, discriminator_term, *norms])
 
 
 def _begin_average(optimizer: torch.optim.Optimizer, n_images: int) -> Callable[[], None]:
     """Begin to average a player's gradients, which are means over n images, over the ranks."""
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return begin_average(parameters, n_images)
+    return begin_average(_parameters(optimizer), n_images)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _vae_turn(

@@ -197,6 +197,7 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     import torch
 
     from advvae.memory import keep_freed_memory
+    from advvae.random_state import seed_all
 
     keep_freed_memory()
     config = settled.config
@@ -205,11 +206,11 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     run.add_overrides(settled.taken())
     for role, loaded in (("checkpoint", settled.checkpoint), ("discriminator", settled.discriminator)):
         if loaded:
-            after = f", after epoch {loaded.training.epoch}" if loaded.training else ""
+            after = f", {loaded.training.place}" if loaded.training else ""
             logger.info(f"{role}: {loaded.path}{after}")
     run.begin()
     run.write_config(config, checksums(settled))
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     if config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic with a fixed workspace only
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # to say it imports a compiler: a second

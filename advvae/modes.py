@@ -58,6 +58,7 @@ def train(job: Job) -> dict[str, Any]:
         train_split,
         select_split,
         folder=job.folder,
+        shared_folder=job.shared_folder or job.folder,
         device=job.device,
         tracker=job.tracker,
         resumed=job.checkpoint,

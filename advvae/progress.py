@@ -47,6 +47,13 @@ class Bar:
         if self._progress is not None:
             self._progress.advance(self._task, n_images)
 
+    def go_to(self, epoch: int, n_images: int) -> None:
+        """Show that the training stands in this epoch, at this many images of all epochs together."""
+        if self._progress is not None:
+            self._progress.update(self._task, epoch=epoch)
+            if self._progress.tasks[self._task].completed != n_images:  # not by training: this must not count as speed
+                self._progress.reset(self._task, completed=n_images)
+
     def describe(self, epoch: int, losses: str) -> None:
         """Show the epoch and its losses so far."""
         if self._progress is not None:
@@ -54,8 +61,8 @@ class Bar:
 
 
 @contextmanager
-def training_bar(n_epochs: int, n_images: int, done: int) -> Iterator[Bar]:
-    """A bar with epoch, losses, images/s and time left; `done` of the `n_epochs` of `n_images` are over."""
+def training_bar(n_epochs: int, n_images: int) -> Iterator[Bar]:
+    """A bar with epoch, losses, images/s and time left, of `n_epochs` of `n_images`."""
     if not sys.stdout.isatty():
         yield Bar()
         return
@@ -76,7 +83,5 @@ def training_bar(n_epochs: int, n_images: int, done: int) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, transient=True) as progress:
-        task = progress.add_task(
-            "train", total=n_epochs * n_images, completed=done * n_images, epoch=done + 1, losses=""
-        )
+        task = progress.add_task("train", total=n_epochs * n_images, epoch=1, losses="")
         yield Bar(progress, task)

@@ -19,7 +19,7 @@ WARM_UP = 3  # steps that are played before one is recorded: libraries choose an
 
 Step = Callable[..., Tensor]
 """(images (B, C, H, W), ε (B, latent_dim), z (B, latent_dim), and negatives (B, C, H, W) where there are any) ->
-the batch means of game.TERMS (6,)."""
+game.MEASURED (8,)."""
 
 
 def make_step(players: Players, objective: Objective, precision: str, device: torch.device, compile: str) -> Step:

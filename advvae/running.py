@@ -1,8 +1,10 @@
 """From a composed config to metrics: the modes of a job run one after the other, and what they measured is told."""
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from advvae import composing, ranks, runs
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
 from advvae.runs import flat
+from advvae.settle import quoted
 from advvae.sweep_resume import finished_job
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
     if in_sweep and goes_on and (metrics := finished_job(folder, overrides)):
         return objective(composed.objective, metrics)
     resumed = goes_on and runs.can_go_on(folder)
-    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=in_sweep and goes_on)
-    with opened as run_folder, ExitStack() as resources:
+    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=goes_on)
+    with opened as run_folder, ExitStack() as resources, way_on_told(composed.mode, folder, in_sweep):
         settled = composing.settled_config(composed, folder, in_sweep)
         resources.enter_context(ranks.followed(settled, folder, modes))
         job = open_job(settled, run_folder, resources)
@@ -41,6 +44,25 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
         run_folder.finish()
     report(job)
     return objective(job.config.objective, run_folder.metrics)
+
+
+@contextmanager
+def way_on_told(mode: str, folder: Path, in_sweep: bool) -> Iterator[None]:
+    """Let a training that was asked to stop name the command that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not str(interrupt):  # it was not training
+            raise
+        words = list(HydraConfig.get().overrides.task)
+        if in_sweep:
+            words, folder = sys.argv[1:], folder.parent
+        if in_sweep or mode == "matrix":  # of which the jobs, or sets, follow from what is typed
+            kept = [word for word in words if not word.startswith("resume=")]
+        else:
+            kept = [word for word in words if word.startswith(("device=", "tracker", "no_wandb="))]
+        command = shlex.join(["advvae", *kept, f"resume={quoted(folder)}"])
+        raise type(interrupt)(f"stopped by {interrupt}; this goes on: {command}") from None
 
 
 def run_modes(job: Job, modes: Modes) -> None:

@@ -179,8 +179,8 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def can_go_on(folder: Path) -> bool:
-    """Whether a run can: a training from its last checkpoint, a matrix from what its sets have left."""
-    return (folder / "checkpoints" / "last.pt").is_file() or read_config(folder).get("mode") == "matrix"
+    """Whether a run can: a training from a checkpoint, a matrix from what its sets have left."""
+    return any((folder / "checkpoints").glob("*.pt")) or read_config(folder).get("mode") == "matrix"
 
 
 def is_unfinished(folder: Path) -> bool:

@@ -4,6 +4,7 @@ In every mode but a fresh train, what describes the trained network and its data
 typed; the rest never does. On resume everything comes from the run but what is typed.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from advvae.shapes import default_hidden_dims, stage_sizes
 
 if TYPE_CHECKING:
     from advvae.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 NETWORK_KEYS = (
     *("size", "crop", "latent_dim", "hidden_dims", "train_discriminator"),
@@ -40,9 +43,9 @@ class Settled:
         """Overrides that say explicitly what was taken."""
         overrides = []
         if self.config.mode != "train" and self.checkpoint:
-            overrides.append(f"checkpoint={_quoted(self.checkpoint.path)}")
+            overrides.append(f"checkpoint={quoted(self.checkpoint.path)}")
         if self.config.mode != "train" and self.discriminator:
-            overrides.append(f"discriminator_checkpoint={_quoted(self.discriminator.path)}")
+            overrides.append(f"discriminator_checkpoint={quoted(self.discriminator.path)}")
         return overrides
 
 
@@ -131,10 +134,10 @@ def _with_run_values(config: Config, loaded: "Checkpoint", typed: set[str]) -> C
     return settled
 
 
-def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any]) -> None:
+def _check_fixed(config: Config, loaded: "Checkpoint", run: dict[str, Any], *more_keys: str) -> None:
     """Refuse a value that the trained network cannot have, naming both."""
     complete = _complete(config, checked=False)
-    pairs = [(name, getattr(complete, name), run[name]) for name in FIXED_KEYS if name in run]
+    pairs = [(name, getattr(complete, name), run[name]) for name in (*FIXED_KEYS, *more_keys) if name in run]
     if "model" in run:
         pairs.append(("model", config.model["name"], run["model"]["name"]))
         own = [name for name in run["model"] if name in config.model and name not in ("name", "_target_")]
@@ -179,11 +182,9 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
     folder = resumed_folder(config)
     if folder is None:
         return None
-    from advvae.checkpoint import read_checkpoint
+    from advvae.checkpoint_folder import newest_whole
 
-    checkpoint = read_checkpoint(folder / "checkpoints" / "last.pt")
-    if checkpoint.training is None:
-        raise UserError(f"resume={config.resume}: {checkpoint.path} holds no optimisers to go on with")
+    checkpoint = newest_whole(folder)
     run = {f.name: checkpoint.config[f.name] for f in fields(Config) if f.name in checkpoint.config}
     values = {name: value for name, value in run.items() if name not in typed and name not in NOT_RESUMED}
     values |= {group: _group(config, run, group, typed) for group in ("dataset", "out_dataset", "model", "loss")}
@@ -193,10 +194,13 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
         raise UserError(
             f"dataset is {settled.dataset['name']} here, but {folder} was trained on {run['dataset']['name']}"
         )
-    _check_fixed(settled, checkpoint, run)
+    _check_fixed(settled, checkpoint, run, "train_discriminator")
     _check_window(settled, run, typed, ("percentiles", "window"))
     check(settled)
-    return Settled(_complete(settled), checkpoint)
+    settled = _complete(settled)
+    for name in differing(settled, run, NOT_RESUMED):
+        logger.info(f"{name} is {getattr(settled, name)} from here on, and was {run[name]}")
+    return Settled(settled, checkpoint)
 
 
 def resumed_folder(config: Config) -> Path | None:
@@ -210,7 +214,7 @@ def resumed_folder(config: Config) -> Path | None:
     dataset = matrix_name(config.datasets) if is_matrix else config.dataset["name"]
     for folder in runs.runs_of(config.output_dir, config.mode, dataset):
         is_same = not differing(wanted, runs.read_config(folder), NOT_RESUMED)
-        if is_same and runs.can_go_on(folder) and runs.is_unfinished(folder):
+        if is_same and runs.is_unfinished(folder):
             return folder
     return None
 
@@ -223,7 +227,7 @@ def matrix_name(datasets: list[str]) -> str:
 def _named_training(config: Config) -> Path:
     folder = Path(str(config.resume))
     folder = folder.parent if folder.name == "checkpoints" else folder
-    if not (folder / "checkpoints" / "last.pt").is_file():
+    if not (folder / "checkpoints").is_dir():
         raise UserError(f"resume={config.resume} holds no checkpoints/last.pt: name the folder of a training run")
     return folder
 
@@ -289,7 +293,7 @@ def _group(config: Config, run: dict[str, Any], group: str, typed: set[str]) -> 
     return {**known, **run[group], **{name: value for name, value in node.items() if f"{group}.{name}" in typed}}
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as Hydra's override grammar reads it back."""
     text = str(path)
     plain = all(character.isalnum() or character in "/._-" for character in text)

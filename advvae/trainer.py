@@ -1,12 +1,9 @@
 """Training: `mode=train`, an epoch after the other, to be read top to bottom."""
 
-import csv
 import logging
 import math
-import os
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +12,29 @@ import torch
 
 from advvae import distributed, figures
 from advvae.checkpoint import Checkpoint, Training, save_checkpoint
+from advvae.checkpoint_folder import best_of, newest_whole, prune
 from advvae.config import Config
 from advvae.data import Split
-from advvae.epoch_losses import READ_EVERY, EpochLosses, not_finite
+from advvae.epoch import Epoch
+from advvae.epoch_losses import READ_EVERY, NotFinite
+from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
-from advvae.files import write_csv
-from advvae.game import TERMS, draw_noise, make_players, terms_played
+from advvae.game import make_players, terms_played
 from advvae.losses import Objective
+from advvae.metrics_table import MetricsTable
 from advvae.models import AdversarialVAE
-from advvae.negatives import make_negatives
 from advvae.progress import Bar, training_bar
-from advvae.recording import make_step
+from advvae.random_state import random_state, restore_random_state
+from advvae.recording import Step, make_step
 from advvae.sampler import draw_samples
+from advvae.stopping import Interrupted, Stop, stops_noted
 from advvae.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
 N_DRAWN = 64  # samples in a grid
+REWINDS = 3  # how often on_nan=rewind goes back in a run
+GO_ON, SAVE, STOP = range(3)  # what rank 0 asks of all after a step
 
 
 class Trainer:
@@ -40,7 +43,8 @@ class Trainer:
     Args:
         config: with the precision decided.
         select_split: the half of the validation split that chooses `best.pt`.
-        resumed: a run's last checkpoint, to go on from.
+        shared_folder: of the run, where rank 0 writes the checkpoints that all ranks read.
+        resumed: a run's checkpoint, to go on from.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Trainer:
         select_split: Split,
         *,
         folder: Path,
+        shared_folder: Path,
         device: torch.device,
         tracker: Tracker,
         resumed: Checkpoint | None = None,
@@ -61,14 +66,22 @@ class Trainer:
         self.train_split = train_split
         self.select_split = select_split
         self.folder = folder
+        self.shared_folder = shared_folder
         self.device = device
         self.tracker = tracker
         distributed.with_shared_batch_statistics(networks, device)
         self.players = make_players(networks, config.lr, device)
-        self.step = make_step(self.players, objective, config.precision, device, config.compile)
-        self.training = self._restored(resumed) if resumed else Training()
+        self.training = Training()
+        if resumed:
+            self._restore(resumed)
+        self.step = self._make_step()
         distributed.begin_alike(networks)
-        self._started = time.perf_counter()
+        self._started = self._saved = time.perf_counter()
+        self._stop = Stop()
+
+    def _make_step(self) -> Step:
+        config = self.config
+        return make_step(self.players, self.objective, config.precision, self.device, config.compile)
 
     def train(self) -> dict[str, Any]:
         """Train to the last epoch, or to the end of `max_minutes`.
@@ -77,59 +90,56 @@ class Trainer:
             The best epoch's validation metrics, and what it took.
 
         Raises:
-            UserError: a loss is NaN or infinite.
+            NotFinite: a loss, gradient or weight is NaN or infinite.
+            Interrupted: a signal has asked for an end; last.pt is where to go on from.
         """
-        training = self.training
-        self._started = time.perf_counter() - training.seconds
-        table = MetricsTable(self.folder / "metrics.csv", keep_until=training.epoch)
+        self._started = time.perf_counter() - self.training.seconds
+        table = MetricsTable(self.folder / "metrics.csv", keep_until=self.training.epoch)
         rates = []
-        with training_bar(self.config.n_epochs, len(self.train_split), training.epoch) as bar:
+        with stops_noted() as self._stop, training_bar(self.config.n_epochs, len(self.train_split)) as bar:
+            if self.training.steps_done == 0:
+                self._save("last")  # so that there is something to go back to, and on with, from the first step on
             while not self._is_over():
-                row = self._train_epoch(bar)
-                row |= self._validate()
+                try:
+                    row = self._train_epoch(bar)
+                    row |= self._validate()
+                except NotFinite as error:
+                    self._go_back(error)
+                    continue
                 table.append(row)
-                self.tracker.log(row, step=training.epoch)
+                self.tracker.log(row, step=self.training.epoch)
                 self._save_and_draw(is_best=self._note_best(row))
                 rates.append(row["images_per_second"])
                 logger.info(_epoch_line(self.config, row))
+                if self._asked() == STOP:
+                    raise Interrupted(self._stop.signal)
+        training = self.training
         result = {**training.best_metrics, "epochs": training.epoch, "steps": training.step}
         result["train_seconds"] = round(self._seconds(), 3)
         return result | ({"images_per_second": round(statistics.median(rates), 1)} if rates else {})
 
     def _train_epoch(self, bar: Bar) -> dict[str, Any]:
-        """One pass over the training split; returns the first columns of its row of metrics.csv."""
-        config, training, latent_dim = self.config, self.training, self.players.networks.latent_dim
-        started = time.perf_counter()
-        generator = epoch_generator(config.seed, training.epoch)
-        rank, n_ranks = distributed.rank(), distributed.n_ranks()
-        own = distributed.own_generator(generator) if config.negatives else generator
-        epoch = EpochLosses(training.step, self.folder)
-        sizes = self.train_split.batch_sizes(config.batch_size, n_ranks)
-        batches = self.train_split.batches(
-            *(config.batch_size, self.device),
-            shuffle=generator,
-            num_workers=config.num_workers,
-            rank=rank,
-            n_ranks=n_ranks,
-        )
-        for n_images, images in zip(sizes, batches, strict=True):
-            noise = draw_noise(n_images, latent_dim, generator, self.device)
-            negatives = [make_negatives(images, config.negatives, own)] if config.negatives else []
-            epoch.add(self.step(images, *noise, *negatives), len(images))
+        """One pass over the training split, or what is left of it; returns the first columns of its row."""
+        training = self.training
+        epoch = Epoch(self.config, self.train_split, training, self.players.networks.latent_dim, self.device)
+        bar.go_to(training.epoch + 1, training.epoch * len(self.train_split) + epoch.losses.images)
+        for n_images, inputs in epoch:
+            epoch.losses.add(self.step(*inputs), len(inputs[0]))
             bar.advance(n_images)
-            if epoch.steps % READ_EVERY == 0:
-                bar.describe(training.epoch + 1, _shown(epoch.means()))
+            if epoch.losses.steps % READ_EVERY == 0:
+                bar.describe(training.epoch + 1, _shown(epoch.losses.means()))
+            self._answer(epoch)
             if self._is_out_of_time():
                 break
-        means = epoch.means()
-        seconds = time.perf_counter() - started
+        means, seconds = epoch.losses.means(), epoch.seconds()
         training.epoch += 1
-        training.step += epoch.steps
+        training.step += epoch.losses.steps
+        training.under_way = None
         return {
             "epoch": training.epoch,
             "step": training.step,
             "seconds": round(self._seconds(), 3),
-            "images_per_second": round(epoch.images / seconds, 1),
+            "images_per_second": round(epoch.losses.images / seconds, 1),
             **{name: means[name] for name in terms_played(self.players, self.objective)},
         }
 
@@ -146,8 +156,14 @@ class Trainer:
             num_workers=config.num_workers,
         )
         if not math.isfinite(metrics["val_loss"]):
-            raise not_finite(f"val_loss after step {self.training.step}", metrics, self.folder)
+            raise NotFinite(f"val_loss after step {self.training.step}", metrics)
+        self._check_weights()
         return metrics
+
+    def _check_weights(self) -> None:
+        norms = self.players.weight_norms()
+        if not all(map(math.isfinite, norms.values())):
+            raise NotFinite(f"a weight after step {self.training.steps_done}", norms)
 
     def _note_best(self, row: dict[str, Any]) -> bool:
         """Whether this is the best epoch so far; it is kept in mind if so."""
@@ -163,23 +179,51 @@ class Trainer:
 
         last.pt is what a resumed run goes on from: whatever a kill before it cuts short is made again.
         """
-        training, players, config = self.training, self.players, self.config
+        training, config = self.training, self.config
         at_times = self._is_over() or training.epoch % config.sample_and_save_frequency == 0
+        if at_times and distributed.rank() == 0:
+            self._draw()
+        kept = [f"epoch-{training.epoch:04d}"] if at_times and config.keep_checkpoints != 0 else []
+        self._save(*kept, *(["best"] if is_best else []), "last")
+
+    def _save(self, *names: str) -> None:
+        """Write checkpoints of this moment under these names. The last.pt before becomes the previous one."""
+        training, players, config = self.training, self.players, self.config
         training.tracker_run_id, training.seconds = self.tracker.run_id, self._seconds()
+        self._saved = time.perf_counter()
         if distributed.rank() > 0:
             return
+        training.random_state = random_state()
         training.vae_optimizer = players.vae_optimizer.state_dict()
         if players.discriminator_optimizer is not None:
             training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
-        if at_times:
-            self._draw()
-        names = [f"epoch-{training.epoch:04d}"] * (at_times and config.keep_checkpoints != 0) + ["best"] * is_best
-        for name in [*names, "last"]:
-            save_checkpoint(self.folder / "checkpoints" / f"{name}.pt", players.networks, asdict(config), training)
-        if config.keep_checkpoints is not None:
-            kept = sorted((self.folder / "checkpoints").glob("epoch-*.pt"), key=lambda path: int(path.stem[6:]))
-            for old in kept[: max(0, len(kept) - config.keep_checkpoints)]:
-                old.unlink()
+        checkpoints = self.folder / "checkpoints"
+        for name in names:
+            previous = checkpoints / "previous.pt" if name == "last" else None
+            save_checkpoint(checkpoints / f"{name}.pt", players.networks, asdict(config), training, previous)
+        prune(self.folder, config.keep_checkpoints)
+
+    def _answer(self, epoch: Epoch) -> None:
+        """Write a checkpoint in the middle of an epoch when it is time to, or when a signal asks for the end.
+
+        Raises:
+            Interrupted: a signal does.
+        """
+        asked = self._asked()
+        if asked == GO_ON:
+            return
+        self.training.under_way = asdict(epoch.under_way())
+        self._check_weights()
+        with distributed.averaged_statistics(self.players.networks):
+            self._save("last")
+        if asked == STOP:
+            raise Interrupted(self._stop.signal)
+
+    def _asked(self) -> int:
+        """What rank 0 asks of all ranks after a step."""
+        minutes = self.config.checkpoint_every_minutes
+        is_due = minutes is not None and time.perf_counter() - self._saved >= 60 * minutes
+        return distributed.number_from_first(STOP if self._stop.signal else SAVE if is_due else GO_ON)
 
     def _draw(self) -> None:
         """Sample grid, reconstruction grid and curves of this epoch."""
@@ -204,23 +248,33 @@ class Trainer:
         """That the run has trained for, validation and pictures included, interruptions not."""
         return time.perf_counter() - self._started
 
-    def _restored(self, resumed: Checkpoint) -> Training:
-        """Put networks and optimisers back to where the checkpoint left them; lr and device may be other ones."""
-        assert resumed.training is not None
-        players, training = self.players, Training(**asdict(resumed.training))
-        resumed.restore(players.networks)
-        players.vae_optimizer.load_state_dict(training.vae_optimizer)
-        if players.discriminator_optimizer is not None:
-            players.discriminator_optimizer.load_state_dict(training.discriminator_optimizer)
-        for optimizer in filter(None, (players.vae_optimizer, players.discriminator_optimizer)):
-            for group in optimizer.param_groups:
-                group.update(optimizer.defaults)
-        return training
+    def _go_back(self, error: NotFinite) -> None:
+        """on_nan=rewind: to the newest good checkpoint, from where other noise is drawn.
 
+        Raises:
+            UserError: the run is not to go back, or has done so too often.
+        """
+        good = f"{error}; the last good checkpoint is {self.shared_folder / 'checkpoints' / 'last.pt'}"
+        rewinds = self.training.rewinds
+        if self.config.on_nan != "rewind":
+            raise UserError(f"{good}. Try a smaller lr, or on_nan=rewind") from None
+        if rewinds == REWINDS:
+            raise UserError(f"{good}; going back to it {REWINDS} times has not helped. Try a smaller lr") from None
+        self._restore(newest_whole(self.shared_folder))
+        self.training.rewinds = rewinds + 1
+        self.step = self._make_step()  # a recorded one knows the optimisers' old state
+        logger.warning(f"{good}: from there, {self.training.place}, on with other noise ({rewinds + 1} of {REWINDS})")
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Draws an epoch's data order and noise: the same for a seed and an epoch, resumed or not."""
-    return torch.Generator().manual_seed((seed << 24) + epoch + 1)
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Put everything back to where the checkpoint left it; lr and device may be other ones."""
+        assert checkpoint.training is not None
+        training = Training(**asdict(checkpoint.training))
+        checkpoint.restore(self.players.networks)
+        self.players.restore_optimizers(training.vae_optimizer, training.discriminator_optimizer)
+        if training.random_state:
+            restore_random_state(training.random_state)
+        training.best_metrics = best_of(self.shared_folder, training)
+        self.training = training
 
 
 def _shown(means: dict[str, float]) -> str:
@@ -233,29 +287,3 @@ def _epoch_line(config: Config, row: dict[str, Any]) -> str:
         f"epoch {row['epoch']}/{config.n_epochs}  recon {row['recon']:.4f}  kld {row['kld']:.1f}{discriminator}  "
         f"val_loss {row['val_loss']:.4f}  {row['images_per_second']:,.0f} images/s  {row['seconds']:.0f} s"
     )
-
-
-class MetricsTable:
-    """metrics.csv: a row per epoch, on disk as soon as it is known."""
-
-    COLUMNS: Sequence[str] = (
-        *("epoch", "step", "seconds", "images_per_second"),
-        *TERMS,
-        *("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
-    )
-
-    def __init__(self, path: Path, keep_until: int) -> None:
-        """Start the table, or cut that of a resumed run back to the epoch of its checkpoint."""
-        self._path = path
-        rows: list[dict[str, str]] = []
-        if keep_until > 0 and path.is_file():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= keep_until]
-        write_csv(path, self.COLUMNS, ([row.get(name) for name in self.COLUMNS] for row in rows))
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Add an epoch. A column that does not apply stays empty."""
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS, restval="").writerow(row)
-            file.flush()
-            os.fsync(file.fileno())

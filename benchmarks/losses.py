@@ -9,17 +9,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
 from advvae.data import Split
+from advvae.epoch import epoch_generator
 from advvae.epoch_losses import EpochLosses
 from advvae.game import draw_noise, make_players
 from advvae.memory import keep_freed_memory
 from advvae.recording import make_step
-from advvae.trainer import epoch_generator
 from benchmarks import textbook
 from benchmarks.throughput import DATA_DIR, Work, hardware, mnist
 
@@ -58,7 +57,7 @@ def run_advvae(work: Work, split: Split, seed: int, precision: str) -> dict[str,
     device = torch.device(work.device)
     step = make_step(make_players(work.networks(), work.lr, device), work.objective, precision, device, "auto")
     for epoch in range(EPOCHS):
-        generator, losses = epoch_generator(seed, epoch), EpochLosses(0, Path())
+        generator, losses = epoch_generator(seed, epoch), EpochLosses(0)
         for images in split.batches(work.batch_size, device, shuffle=generator):
             losses.add(step(images, *draw_noise(len(images), work.latent_dim, generator, device)), len(images))
     return losses.means()

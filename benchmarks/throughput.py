@@ -152,7 +152,7 @@ def train(work: Work, precision: str) -> Iterator[int]:
     device, generator = torch.device(work.device), torch.Generator().manual_seed(0)
     split = mnist("train")
     step = make_step(make_players(work.networks(), work.lr, device), work.objective, precision, device, "auto")
-    losses = EpochLosses(0, Path())
+    losses = EpochLosses(0)
     while True:
         for images in split.batches(work.batch_size, device, shuffle=generator, num_workers=work.num_workers):
             noise = draw_noise(len(images), work.latent_dim, generator, device)

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,48 @@ def test_the_previous_file_stays_until_the_new_one_is_whole(tmp_path: Path, monk
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 10**6)
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 10**6).hexdigest()
+
+
+def test_a_checkpoint_ends_in_its_checksum(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", small_networks(), CONFIG, Training())
+    content, checksum = (tmp_path / "a.pt").read_bytes().split(b"sha256:")
+    assert checksum.decode() == hashlib.sha256(content).hexdigest()
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:  # a comment, which is part of the format
+        assert archive.comment == b"sha256:" + checksum
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, small_networks(), CONFIG, Training())
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.pt is damaged: its checksum is wrong"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 100, 5000, -100])
+def test_a_truncated_file_is_noticed(tmp_path: Path, n_kept: int) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, small_networks(), CONFIG, Training())
+    path.write_bytes(path.read_bytes()[:n_kept])
+    with pytest.raises(UserError, match=r"a\.pt is damaged"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_a_user_has_saved_anew_is_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", small_networks(), CONFIG, Training())
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save({**content, "format": 1, "training": {"epoch": 3}}, tmp_path / "old.pt")  # of an older version
+    training = read_checkpoint(tmp_path / "old.pt").training
+    assert training is not None
+    assert (training.epoch, training.under_way) == (3, None)
+
+
+def test_the_file_that_is_replaced_becomes_the_previous_one(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path / "last.pt", small_networks(), CONFIG, Training(step=step), tmp_path / "previous.pt")
+    steps = {path.stem: torch.load(path, weights_only=True)["training"]["step"] for path in tmp_path.iterdir()}
+    assert steps == {"last": 3, "previous": 2}

@@ -25,6 +25,7 @@ from advvae import distributed, ranks
 from advvae.checks import check
 from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, Config
 from advvae.data.splits import Split, divide
+from advvae.epoch import epoch_generator
 from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
 from advvae.game import draw_noise, make_players, play_step
@@ -33,7 +34,7 @@ from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.conv import NORMS
 from advvae.models.evaluation import of_all_images
 from advvae.tracking import Tracker
-from advvae.trainer import Trainer, epoch_generator
+from advvae.trainer import Trainer
 from tests.command import FEW, TINY, Command
 from tests.networks import objective, real_images, small_networks
 
@@ -69,7 +70,7 @@ def played(folder: Path) -> dict[str, Any]:
     # in float64, so that Adam's first steps, which follow the signs of gradients, do not magnify rounding
     players = make_players(networks_without_batch_statistics().double(), 2e-3, torch.device("cpu"))
     distributed.begin_alike(players.networks)
-    generator, losses = torch.Generator().manual_seed(2), EpochLosses(0, folder)
+    generator, losses = torch.Generator().manual_seed(2), EpochLosses(0)
     for step in range(STEPS):
         images = distributed.own_part(real_images(BATCH, seed=step).double())
         noise = [own.double() for own in draw_noise(BATCH, 3, generator, torch.device("cpu"))]
@@ -137,6 +138,7 @@ def trained(folder: Path, norm: str) -> dict[str, Any]:
     trainer = Trainer(
         *(config, networks, objective(), split, split.subset(torch.arange(20))),
         folder=own,
+        shared_folder=own,
         device=torch.device("cpu"),
         tracker=Tracker(),
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from advvae import game
-from advvae.game import TERMS, Players, draw_noise, make_players, own_batch_statistics, play_step, terms_played
+from advvae.game import MEASURED, Players, draw_noise, make_players, own_batch_statistics, play_step, terms_played
 from advvae.losses import Objective, mean_squared_error
 from advvae.models import AdversarialVAE, convolution
 from tests.networks import changed, objective, real_images, small_networks, snapshot
@@ -55,6 +55,7 @@ class Textbook:
         loss = loss + weights.recon_weight * by_reconstruction + weights.gen_weight * by_sample
         networks.zero_grad()
         loss.backward()
+        norms = [norm_of_gradients(networks.vae_parameters())]
         self.vae_optimizer.step()
 
         real_loss = bce(networks.discriminate(x), one)
@@ -64,10 +65,15 @@ class Textbook:
         discriminator_loss = 0.5 * (real_loss + fake_loss)
         networks.zero_grad()
         discriminator_loss.backward()
+        norms.append(norm_of_gradients(networks.discriminator_parameters()))
         self.discriminator_optimizer.step()
         for name, buffer in networks.named_buffers():
             buffer.copy_(statistics[name])
-        return torch.stack([loss, recon, kld, by_reconstruction, by_sample, discriminator_loss]).detach()
+        return torch.stack([loss, recon, kld, by_reconstruction, by_sample, discriminator_loss, *norms]).detach()
+
+
+def norm_of_gradients(parameters: list[nn.Parameter]) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).square().sum().sqrt()
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -200,7 +206,7 @@ def test_each_image_passes_the_discriminator_once_and_a_weight_of_zero_asks_for_
     weights = objective(recon_weight=recon_weight, gen_weight=gen_weight)
     terms = play_step(players, weights, real_images(), noise(), "32")
     assert asked == [recon_weight > 0, gen_weight > 0, False]  # of x̂, x̃ and x
-    assert terms[TERMS.index("discriminator_loss")] > 0  # it learns from both kinds of fake all the same
+    assert terms[MEASURED.index("discriminator_loss")] > 0  # it learns from both kinds of fake all the same
 
 
 def test_no_gradient_is_computed_that_its_turn_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +245,9 @@ def test_gen_weight_reaches_the_decoder() -> None:
 def test_a_plain_vae_plays_alone() -> None:
     players, terms = played(objective(recon_weight=0.0, gen_weight=0.0), with_discriminator=False)
     assert players.discriminator_optimizer is None
-    assert terms[3:].tolist() == [0.0, 0.0, 0.0]
+    assert terms[3:6].tolist() == [0.0, 0.0, 0.0]
+    assert terms[6] > 0
+    assert terms[7] == 0
     assert players.networks.get_buffer("decoder.stages.0.1.num_batches_tracked") == 1
     assert terms_played(players, objective(recon_weight=0.0, gen_weight=0.0)) == ["vae_loss", "recon", "kld"]
 
@@ -284,7 +292,8 @@ def test_negatives_are_a_third_of_the_fakes_and_move_the_discriminator_alone() -
     judge = copy.deepcopy(small_networks())
     terms = play_step(players, objective(), real_images(), noise(), "32", negatives)
     plain, plain_terms = played(objective())
-    assert torch.equal(terms[:-1], plain_terms[:-1])  # the VAE never sees them
+    of_vae = [i for i, name in enumerate(MEASURED) if not name.startswith("discriminator")]
+    assert torch.equal(terms[of_vae], plain_terms[of_vae])  # the VAE never sees them
     ours, theirs = players.networks.state_dict(), plain.networks.state_dict()
     statistics = [name for name in ours if name.startswith("discriminator") and "running" in name]
     assert statistics
@@ -295,7 +304,7 @@ def test_negatives_are_a_third_of_the_fakes_and_move_the_discriminator_alone() -
     real, *fakes = (judge.discriminate(images) for images in (real_images(), *after, negatives))
     zero = torch.zeros(6)
     expected = 0.5 * (bce(real, 1 + zero) + sum(bce(fake, zero) for fake in fakes) / 3)
-    torch.testing.assert_close(terms[-1], expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms[MEASURED.index("discriminator_loss")], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def _vae_turn_alone(networks: AdversarialVAE) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ def test_without_a_terminal_there_are_lines_alone(advvae: Command) -> None:
 
 def test_items_pass_through_a_bar_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(watched(iter([1, 2, 3]), "counting", 3)) == [1, 2, 3]
-    with training_bar(2, 10, 0) as bar:
+    with training_bar(2, 10) as bar:
         bar.advance(5)
         bar.describe(1, "recon 0.1")
     assert capsys.readouterr().out == ""

@@ -2,36 +2,54 @@
 
 import csv
 import json
+import os
+import random
+import shlex
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
 
-from advvae.checkpoint import read_checkpoint
-from advvae.progress import Bar
-from advvae.trainer import Trainer
+from advvae import trainer
+from advvae.checkpoint import Training, read_checkpoint, save_checkpoint
+from advvae.recording import Step, make_step
+from advvae.stopping import stops_noted
 from tests.command import TINY, Command, Result
 
 TRAIN = ("mode=train", "dataset=digits", *TINY, "deterministic=true", "n_epochs=4")
 
 VAL_LOSS = 8  # column of `losses`
+STEPS = 6  # of an epoch
+
+Whole = Callable[[str], Path]
+WHOLE: dict[str, Path] = {}
 
 
-def interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
-    """Stop a training as Ctrl-C does, after its second epoch."""
-    train_epoch = Trainer._train_epoch
+def interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str, step: int = 2 * STEPS) -> Result:
+    """Stop a training as a scheduler does, in the middle of a step."""
+    steps = []
 
-    def stop_in_the_third(trainer: Trainer, bar: Bar) -> dict[str, Any]:
-        if trainer.training.epoch == 2:
-            raise KeyboardInterrupt
-        return train_epoch(trainer, bar)
+    def make_interrupted(*settings: Any) -> Step:
+        step_as_it_is = make_step(*settings)
+
+        def played(*inputs: Any) -> torch.Tensor:
+            steps.append(1)
+            if len(steps) == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step_as_it_is(*inputs)
+
+        return played
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_train_epoch", stop_in_the_third)
+        patch.setattr(trainer, "make_step", make_interrupted)
         result = advvae(*TRAIN, *arguments)
     assert result.status == 1
+    assert len(steps) == step
     assert json.loads((result.folder / "metrics.json").read_text())["status"] == "interrupted"
     return result
 
@@ -43,23 +61,166 @@ def losses(folder: Path) -> list[list[str]]:
     return [[value for name, value in row.items() if name not in timed] for row in rows]
 
 
-@pytest.mark.parametrize("how", ["auto", "folder"])
-def test_a_resumed_run_equals_one_never_interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    whole = advvae(*TRAIN, "seed=5").folder
-    stopped = interrupted(advvae, monkeypatch, "seed=5").folder
+def assert_same_end(one: Path, other: Path) -> None:
+    """That two runs have the same table, and the same weights, optimisers and generators in the same checkpoints."""
+    assert losses(one) == losses(other)
+    for name in ("last", "best", "epoch-0004"):
+        first, second = (torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True) for run in (one, other))
+        for content in (first, second):
+            del content["training"]["seconds"], content["config"]
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.fixture
+def whole(advvae: Command, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]) -> Whole:
+    """Runs that were never interrupted, by their loss; trained once for all tests."""
+
+    def train(loss: str) -> Path:
+        if loss not in WHOLE:
+            run = Command(tmp_path_factory.mktemp(loss), advvae.data_dir, capsys)(*TRAIN, f"loss={loss}")
+            assert run.status == 0, run.errors
+            WHOLE[loss] = run.folder
+        return WHOLE[loss]
+
+    return train
+
+
+# the 1st epoch's end, the 3rd's middle, its last step but one, and its last
+@pytest.mark.parametrize("step", [STEPS, 2 * STEPS + 3, 3 * STEPS - 1, 3 * STEPS])
+@pytest.mark.parametrize(("loss", "num_workers"), [("mse", 0), ("ssim", 2)])
+def test_a_resumed_run_equals_one_never_interrupted(
+    advvae: Command,
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+    loss: str,
+    num_workers: int,
+    step: int,
+) -> None:
+    arguments = (f"loss={loss}", f"num_workers={num_workers}")
+    stopped = interrupted(advvae, monkeypatch, *arguments, step=step).folder
+    random.random(), torch.rand(())  # other work of the process
     with (stopped / "metrics.csv").open("a") as file:
         file.write("3,999\n")  # written, but its checkpoint was not
     overrides = (stopped / ".hydra" / "overrides.yaml").read_text()
-    arguments = [*TRAIN, "seed=5", "resume=auto"] if how == "auto" else [f"resume={stopped}"]
-    resumed = advvae(*arguments)
+    resumed = advvae(*TRAIN, *arguments, "resume=auto") if step % 2 else advvae(f"resume={stopped}", "tracker=none")
     assert resumed.status == 0, resumed.errors
-    assert len(advvae.runs()) == 2  # in the same folder
-    assert losses(stopped) == losses(whole)
-    one, other = (read_checkpoint(run / "checkpoints" / "last.pt") for run in (whole, stopped))
-    for part, tensors in one.parts.items():
-        assert all(torch.equal(tensor, other.parts[part][name]) for name, tensor in tensors.items())
+    assert advvae.runs() == [stopped]  # in the same folder
+    assert_same_end(whole(loss), stopped)
     assert (stopped / ".hydra" / "overrides.yaml").read_text() == overrides
     assert json.loads((stopped / "metrics.json").read_text())["status"] == "finished"
+
+
+def test_a_run_interrupted_again_and_again_equals_one_never_interrupted(
+    advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (2, STEPS, 1, 1, 7):
+        stopped = interrupted(advvae, monkeypatch, "resume=auto", step=step)
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert advvae.runs() == [stopped.folder]
+    assert_same_end(whole("mse"), stopped.folder)
+
+
+def test_an_interrupted_run_names_the_command_that_goes_on(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = interrupted(advvae, monkeypatch, "device=cpu")
+    folder = result.folder
+    expected = f"stopped by SIGTERM; this goes on: advvae tracker=none device=cpu resume={folder}"
+    assert result.message.splitlines()[-1] == expected
+    assert advvae(*shlex.split(expected.partition("advvae ")[2])).status == 0
+    assert len(losses(folder)) == 4
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_each_of_the_signals_ends_a_training_after_its_step(name: str) -> None:
+    number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
+    with stops_noted() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.signal == name
+        os.kill(os.getpid(), signal.SIGTERM)  # the same request again
+        assert stop.signal == name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(number) is before
+
+
+def test_a_checkpoint_is_written_every_so_many_minutes(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def save(path: Path, networks: Any, config: Any, training: Training, *previous: Path) -> None:
+        written.append((path.stem, training.steps_done))
+        save_checkpoint(path, networks, config, training, *previous)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    advvae(*TRAIN, "n_epochs=1", "checkpoint_every_minutes=1e-9")
+    steps = [("last", step) for step in range(STEPS + 1)]
+    assert written == [*steps, ("epoch-0001", STEPS), ("best", STEPS), ("last", STEPS)]
+    written.clear()
+    advvae(*TRAIN, "n_epochs=1", "checkpoint_every_minutes=null")
+    assert written == [("last", 0), ("epoch-0001", STEPS), ("best", STEPS), ("last", STEPS)]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = interrupted(advvae, monkeypatch, step=3 * STEPS + 2).folder
+    last = stopped / "checkpoints" / "last.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    resumed = advvae(*TRAIN, "resume=auto")
+    assert resumed.status == 0, resumed.errors
+    assert f"{last} is damaged: its checksum is wrong; the one before it is looked for" in resumed.output
+    assert "previous.pt, after epoch 3\n" in resumed.output
+    assert_same_end(whole("mse"), stopped)
+
+
+def test_without_any_whole_checkpoint_nothing_is_begun(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = interrupted(advvae, monkeypatch).folder
+    for path in (stopped / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    result = advvae(f"resume={stopped}")
+    assert result.status == 1
+    assert "holds no checkpoint that training can go on from (last.pt, previous.pt, best.pt damaged)" in result.message
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_folder(
+    advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", Mock(side_effect=KeyboardInterrupt))
+        killed = advvae(*TRAIN).folder
+    (killed / "metrics.json").write_text('{"status": "running"}')
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert advvae.runs() == [killed]
+    assert_same_end(whole("mse"), killed)
+
+
+def test_best_pt_stays_the_best_when_a_run_goes_on_from_before_it(advvae: Command) -> None:
+    """A kill between the writing of best.pt and of last.pt leaves the first newer."""
+    folder = advvae(*TRAIN, "n_epochs=3").folder
+    checkpoints = folder / "checkpoints"
+    (checkpoints / "previous.pt").replace(checkpoints / "last.pt")  # of the 2nd epoch; best.pt is of the 3rd
+    best = read_checkpoint(checkpoints / "best.pt").training
+    assert best is not None
+    assert advvae(f"resume={folder}", "lr=0.5").status == 0  # which will not be better
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["best_epoch"] == best.epoch == 3
+    assert metrics["val_loss"] == best.best_metrics["val_loss"]
+
+
+def test_a_changed_seed_begins_the_epoch_anew(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = interrupted(advvae, monkeypatch, step=STEPS + 2).folder
+    result = advvae(f"resume={stopped}", "seed=8")
+    assert "the seed or the number of training images has changed: the epoch begins anew" in result.output
+    assert "seed is 8 from here on, and was 0" in result.output
+    assert json.loads((stopped / "metrics.json").read_text())["steps"] == 4 * STEPS
+
+
+def test_another_batch_size_goes_on_with_the_images_that_are_left(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = interrupted(advvae, monkeypatch, step=2).folder  # 512 of 1,294 images
+    assert advvae(f"resume={stopped}", "batch_size=391", "n_epochs=1").status == 0
+    assert json.loads((stopped / "metrics.json").read_text())["steps"] == 2 + 2
 
 
 def test_auto_starts_a_run_where_there_is_none_to_go_on_with(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +287,14 @@ def test_what_shapes_the_state_cannot_change_on_resume(advvae: Command, override
     assert [path.name for path, time in before.items() if path.is_file() and path.stat().st_mtime_ns != time] == []
 
 
+def test_a_discriminator_cannot_leave_on_resume(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "gen_weight=0", "recon_weight=0").folder
+    result = advvae(f"resume={folder}", "train_discriminator=false", "gen_weight=0", "recon_weight=0")
+    assert result.status == 1
+    assert result.message.startswith("train_discriminator is False here, but ")
+    assert result.message.endswith("was trained with True")
+
+
 def test_a_folder_that_holds_a_run_is_not_written_over(advvae: Command) -> None:
     folder = advvae(*TRAIN).folder
     before = (folder / "metrics.json").read_text()
@@ -155,5 +324,5 @@ def test_resume_says_where_it_goes_on(advvae: Command, monkeypatch: pytest.Monke
     assert "a new one begins" in advvae(*TRAIN, "resume=auto").output
     interrupted(advvae, monkeypatch, "seed=4")
     result = advvae(*TRAIN, "seed=4", "resume=auto")
-    assert "last.pt, after epoch 2" in result.output
+    assert "last.pt, after epoch 1, 6 steps into the next" in result.output
     assert "checkpoint_sha256" in (result.folder / "config.yaml").read_text()

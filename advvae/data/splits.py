@@ -106,6 +106,7 @@ class Split:
         device: str | torch.device = "cpu",
         *,
         shuffle: torch.Generator | None = None,
+        skip: int = 0,
         num_workers: int = 0,
         rank: int = 0,
         n_ranks: int = 1,
@@ -114,26 +115,27 @@ class Split:
 
         shuffle: a CPU generator that draws the order and where images are cropped, advanced at this call; None = in
             the order of `rows`, cropped at the centre.
+        skip: how many images to leave out at the start: whole batches that are done.
         num_workers: threads that read ahead what lies on disk, 0 = a few; the values do not depend on it.
         rank, n_ranks: of each batch, every n-th image from this one on.
         The global random state is left alone. Raises UserError for a crop larger than the images.
         """
         device = torch.device(device)
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        rows = [batch[rank::n_ranks] for batch in divide(self.rows[order], batch_size, n_ranks)]
+        rows = [batch[rank::n_ranks] for batch in divide(self.rows[order[skip:]], batch_size, n_ranks)]
         read = gathered(self.images, rows, device, num_workers)
         batches: Iterator[torch.Tensor] = (to_floats(batch, device) for batch in read)
         if self.transform is not None:
             batches = map(self.transform, batches, rows)
         if self.crop is not None:
             drawn = self.crop_corners(self.crop, shuffle).to(device)
-            corners = [batch[rank::n_ranks] for batch in divide(drawn, batch_size, n_ranks)]
+            corners = [batch[rank::n_ranks] for batch in divide(drawn[skip:], batch_size, n_ranks)]
             batches = map(partial(cropped, side=self.crop), batches, corners)
         return batches
 
-    def batch_sizes(self, batch_size: int, n_ranks: int = 1) -> list[int]:
-        """How many images there are in each batch, over all ranks."""
-        return [len(batch) for batch in divide(self.rows, batch_size, n_ranks)]
+    def batch_sizes(self, batch_size: int, n_ranks: int = 1, skip: int = 0) -> list[int]:
+        """How many images there are in each batch after the first `skip` images, over all ranks."""
+        return [len(batch) for batch in divide(self.rows[skip:], batch_size, n_ranks)]
 
     def crop_corners(self, side: int, shuffle: torch.Generator | None) -> torch.Tensor:
         """(n, 2) int64: top and left of each image's crop, drawn by `shuffle`, or of the centred one without it."""
