@@ -24,7 +24,7 @@ from advvae.losses import Objective
 from advvae.metrics_table import MetricsTable
 from advvae.models import AdversarialVAE
 from advvae.progress import Bar, training_bar
-from advvae.random_state import random_state, restore_random_state
+from advvae.random_state import random_state, restore_random_state, seed_all
 from advvae.recording import Step, make_step
 from advvae.sampler import draw_samples
 from advvae.stopping import Interrupted, Stop, stops_noted
@@ -72,6 +72,7 @@ class Trainer:
         distributed.with_shared_batch_statistics(networks, device)
         self.players = make_players(networks, config.lr, device)
         self.training = Training()
+        seed_all(config.seed)  # whatever drew before, such as a library as it was imported
         if resumed:
             self._restore(resumed)
         self.step = self._make_step()
@@ -254,16 +255,17 @@ class Trainer:
         Raises:
             UserError: the run is not to go back, or has done so too often.
         """
-        good = f"{error}; the last good checkpoint is {self.shared_folder / 'checkpoints' / 'last.pt'}"
-        rewinds = self.training.rewinds
+        checkpoint, rewinds = newest_whole(self.shared_folder), self.training.rewinds
+        assert checkpoint.training is not None
+        good = f"{error}; the last good checkpoint is {checkpoint.path}, {checkpoint.training.place}"
         if self.config.on_nan != "rewind":
             raise UserError(f"{good}. Try a smaller lr, or on_nan=rewind") from None
         if rewinds == REWINDS:
             raise UserError(f"{good}; going back to it {REWINDS} times has not helped. Try a smaller lr") from None
-        self._restore(newest_whole(self.shared_folder))
+        self._restore(checkpoint)
         self.training.rewinds = rewinds + 1
         self.step = self._make_step()  # a recorded one knows the optimisers' old state
-        logger.warning(f"{good}: from there, {self.training.place}, on with other noise ({rewinds + 1} of {REWINDS})")
+        logger.warning(f"{good}: from there on with other noise ({rewinds + 1} of {REWINDS})")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back to where the checkpoint left it; lr and device may be other ones."""
