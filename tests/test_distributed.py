@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch import distributed as processes
 
 from advvae import distributed, ranks
+from advvae.checkpoint import read_checkpoint
 from advvae.checks import check
 from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS, Config
 from advvae.data.splits import Split, divide
@@ -37,6 +38,7 @@ from advvae.tracking import Tracker
 from advvae.trainer import Trainer
 from tests.command import FEW, TINY, Command
 from tests.networks import objective, real_images, small_networks
+from tests.steps import terminate_in_step
 
 STEPS = 20
 BATCH = 33  # one more than two ranks can share evenly
@@ -314,13 +316,32 @@ def test_an_interrupt_ends_all_and_leaves_nothing(advvae: Command, tmp_path: Pat
     os.killpg(command.pid, signal.SIGINT)
     _, errors = command.communicate(timeout=60)
     assert command.returncode == 1
-    assert errors.strip().splitlines()[-1].startswith("interrupted; resume=auto goes on")
+    told = errors.strip().splitlines()[-1]
+    assert told.startswith(("interrupted; resume=auto goes on", "stopped by SIGINT; this goes on: advvae"))
     assert "Traceback" not in errors
     assert list(temporary.glob("advvae-*")) == []
     deadline = time.monotonic() + 10
     while is_running(command.pid) and time.monotonic() < deadline:  # Python's own helper ends a moment later
         time.sleep(0.1)
     assert not is_running(command.pid)
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_from_the_middle_of_an_epoch(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("mode=train", "dataset=digits", *TINY, "n_devices=2", "device=cpu", "negatives=[cutout]")
+    whole = advvae(*arguments).folder
+
+    with monkeypatch.context() as patch:
+        terminate_in_step(patch, 4)
+        stopped = advvae(*arguments)
+    assert "stopped by SIGTERM" in stopped.message
+    resumed = advvae(*arguments, "resume=auto")
+    assert "last.pt, after epoch 0, 4 steps into the next" in resumed.output
+    assert resumed.folder == stopped.folder
+    one, other = (read_checkpoint(run / "checkpoints" / "last.pt").parts for run in (whole, resumed.folder))
+    for part, tensors in one.items():
+        for name, tensor in tensors.items():  # statistics were averaged at the interruption, which is one rounding more
+            torch.testing.assert_close(other[part][name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def is_running(process_group: int) -> bool:

@@ -1,16 +1,15 @@
 """A loss, gradient or weight that is NaN or infinite stops a training, or takes it back to its last checkpoint."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import pytest
 import torch
 
-from advvae import trainer
 from advvae.checkpoint import read_checkpoint
-from advvae.recording import Step, make_step
 from tests.command import TINY, Command
+from tests.steps import watch_steps
 
 TRAIN = ("mode=train", "dataset=digits", *TINY, "n_epochs=2")
 STEPS = 6  # of an epoch
@@ -18,21 +17,13 @@ STEPS = 6  # of an epoch
 Damage = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
-def break_step(patch: pytest.MonkeyPatch, numbers: set[int], damage: Damage) -> None:
+def break_step(patch: pytest.MonkeyPatch, numbers: Container[int], damage: Damage) -> None:
     """Let the steps of these numbers, counted from 1 over all that is played, end in damage."""
-    n_played = [0]
 
-    def make_breaking(players: Any, *settings: Any) -> Step:
-        step_as_it_is = make_step(players, *settings)
+    def watch(step: int, players: Any, inputs: tuple[Any, ...], measured: torch.Tensor) -> torch.Tensor:
+        return damage(players, measured) if step in numbers else measured
 
-        def played(*inputs: Any) -> torch.Tensor:
-            n_played[0] += 1
-            measured = step_as_it_is(*inputs)
-            return damage(players, measured) if n_played[0] in numbers else measured
-
-        return played
-
-    patch.setattr(trainer, "make_step", make_breaking)
+    watch_steps(patch, watch)
 
 
 def infinite_loss(players: Any, measured: torch.Tensor) -> torch.Tensor:
@@ -108,7 +99,7 @@ def test_rewind_goes_back_and_on_with_other_noise(
 
 
 def test_rewind_gives_up_after_the_third_time(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_step(monkeypatch, set(range(STEPS + 2, 1000)), infinite_loss)
+    break_step(monkeypatch, range(STEPS + 2, 1000), infinite_loss)
     result = advvae(*TRAIN, "on_nan=rewind")
     assert result.status == 1
     assert result.output.count("on with other noise") == 3
@@ -120,14 +111,12 @@ def test_rewinds_draw_other_noise_each_time_and_the_same_order(
 ) -> None:
     seen: list[tuple[float, float]] = []
 
-    def note(players: Any, *settings: Any) -> Step:
-        def played(images: torch.Tensor, epsilon: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-            seen.append((images.sum().item(), epsilon.sum().item()))
-            return torch.full((8,), torch.nan)
+    def note(step: int, players: Any, inputs: tuple[Any, ...], measured: torch.Tensor) -> torch.Tensor:
+        images, epsilon, _ = inputs
+        seen.append((images.sum().item(), epsilon.sum().item()))
+        return measured * torch.nan
 
-        return played
-
-    monkeypatch.setattr(trainer, "make_step", note)
+    watch_steps(monkeypatch, note)
     assert advvae(*TRAIN, "on_nan=rewind").status == 1
     firsts = seen[::STEPS]
     assert len(firsts) == 4

@@ -17,9 +17,9 @@ import yaml
 
 from advvae import trainer
 from advvae.checkpoint import Training, read_checkpoint, save_checkpoint
-from advvae.recording import Step, make_step
 from advvae.stopping import stops_noted
 from tests.command import TINY, Command, Result
+from tests.steps import terminate_in_step
 
 TRAIN = ("mode=train", "dataset=digits", *TINY, "deterministic=true", "n_epochs=4")
 
@@ -32,24 +32,11 @@ WHOLE: dict[str, Path] = {}
 
 def interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str, step: int = 2 * STEPS) -> Result:
     """Stop a training as a scheduler does, in the middle of a step."""
-    steps = []
-
-    def make_interrupted(*settings: Any) -> Step:
-        step_as_it_is = make_step(*settings)
-
-        def played(*inputs: Any) -> torch.Tensor:
-            steps.append(1)
-            if len(steps) == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step_as_it_is(*inputs)
-
-        return played
-
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "make_step", make_interrupted)
+        steps = terminate_in_step(patch, step)
         result = advvae(*TRAIN, *arguments)
     assert result.status == 1
-    assert len(steps) == step
+    assert steps[-1] == step
     assert json.loads((result.folder / "metrics.json").read_text())["status"] == "interrupted"
     return result
 
