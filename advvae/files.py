@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what kept it from being written may keep it from being looked for
             unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `replacing` was writing in a folder, and those below it, when its process was killed.
+
+    Only for who works there alone: another process may be at work on such a file.
+    """
+    for path in folder.rglob(".*.*"):
+        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from advvae.config import Config
 from advvae.errors import UserError
-from advvae.files import replacing
+from advvae.files import remove_unfinished, replacing
 
 LOCK = ".lock"
 
@@ -100,6 +100,8 @@ def open_run(
     lock = hold(folder)
     run = None
     try:
+        if resumed or again:
+            remove_unfinished(folder)
         run = Run(folder, overrides, resumed)
         yield run
     except BaseException as error:
