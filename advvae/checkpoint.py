@@ -85,8 +85,9 @@ class Training:
     @property
     def place(self) -> str:
         """Where this is, in words."""
-        steps = f", {self.under_way['steps']} steps into the next" if self.under_way else ""
-        return f"after epoch {self.epoch}{steps}"
+        return f"after epoch {self.epoch}" + (
+            f" and {self.under_way['steps']} steps of the next" if self.under_way else ""
+        )
 
 
 @dataclass(frozen=True)

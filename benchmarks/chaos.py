@@ -107,8 +107,8 @@ def disturbed(
 
 def start(output_dir: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "advvae", *TRAIN, "resume=auto", f"output_dir={output_dir}"]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    quiet, one_thread = subprocess.DEVNULL, {**os.environ, "OMP_NUM_THREADS": "1"}  # small tensors gain by no more
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=one_thread)
 
 
 def phase(output_dir: Path) -> str:

@@ -336,7 +336,7 @@ def test_two_ranks_go_on_from_the_middle_of_an_epoch(advvae: Command, monkeypatc
         stopped = advvae(*arguments)
     assert "stopped by SIGTERM" in stopped.message
     resumed = advvae(*arguments, "resume=auto")
-    assert "last.pt, after epoch 0, 4 steps into the next" in resumed.output
+    assert "last.pt, after epoch 0 and 4 steps of the next" in resumed.output
     assert resumed.folder == stopped.folder
     one, other = (read_checkpoint(run / "checkpoints" / "last.pt").parts for run in (whole, resumed.folder))
     for part, tensors in one.items():

@@ -311,5 +311,5 @@ def test_resume_says_where_it_goes_on(advvae: Command, monkeypatch: pytest.Monke
     assert "a new one begins" in advvae(*TRAIN, "resume=auto").output
     interrupted(advvae, monkeypatch, "seed=4")
     result = advvae(*TRAIN, "seed=4", "resume=auto")
-    assert "last.pt, after epoch 1, 6 steps into the next" in result.output
+    assert "last.pt, after epoch 1 and 6 steps of the next" in result.output
     assert "checkpoint_sha256" in (result.folder / "config.yaml").read_text()
