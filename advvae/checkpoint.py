@@ -147,8 +147,10 @@ def save_checkpoint(
             os.fsync(file.fileno())
             if previous is not None and path.is_file():
                 path.replace(previous)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from None
+    except RuntimeError as error:  # how torch hands on what the system said
+        cause = error.__context__
+        told = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
+        raise UserError(f"cannot write {path}: {told}") from None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -141,7 +141,9 @@ def release(lock: FileLock) -> None:
 
 def new_folder(output_dir: str, mode: str, dataset: str) -> Path:
     """A folder that no run has, named by the time."""
-    return Path(output_dir, mode, dataset, datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"))
+    while (folder := Path(output_dir, mode, dataset, datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f"))).exists():
+        pass
+    return folder
 
 
 def remove_folder(folder: Path, output_dir: Path) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import resource
 import zipfile
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def test_the_previous_file_stays_until_the_new_one_is_whole(tmp_path: Path, monk
     assert checkpoint.training is not None
     assert checkpoint.training.epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_disk_that_takes_no_more_is_told_in_its_own_words(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", small_networks(), CONFIG, Training(epoch=1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"^cannot write .*a\.pt: File too large$"):
+            save_checkpoint(tmp_path / "a.pt", small_networks(), CONFIG, Training(epoch=2), tmp_path / "previous.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    checkpoint = read_checkpoint(tmp_path / "a.pt")
+    assert checkpoint.training is not None
+    assert checkpoint.training.epoch == 1
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 import random
 import shlex
 import signal
+import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from advvae import trainer
+from advvae import runs, trainer
 from advvae.checkpoint import Training, read_checkpoint, save_checkpoint
 from advvae.stopping import stops_noted
 from tests.command import TINY, Command, Result
@@ -181,6 +183,15 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_fo
     assert_same_end(whole("mse"), killed)
 
 
+def test_what_a_kill_left_half_written_is_removed(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = interrupted(advvae, monkeypatch).folder
+    unfinished = stopped / "checkpoints" / ".last.pt.4711", stopped / ".metrics.json.4711"
+    for path in unfinished:
+        path.write_text("half")
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert not any(path.exists() for path in unfinished)
+
+
 def test_best_pt_stays_the_best_when_a_run_goes_on_from_before_it(advvae: Command) -> None:
     """A kill between the writing of best.pt and of last.pt leaves the first newer."""
     folder = advvae(*TRAIN, "n_epochs=3").folder
@@ -282,6 +293,16 @@ def test_a_discriminator_cannot_leave_on_resume(advvae: Command) -> None:
     assert result.message.endswith("was trained with True")
 
 
+def test_two_launches_at_one_moment_have_two_folders(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = [datetime(2026, 1, 1, 0, 0, 0, microsecond) for microsecond in (0, 0, 1)]
+    monkeypatch.setattr(runs, "datetime", Mock(now=Mock(side_effect=moments)))
+    folders = []
+    for _ in range(2):
+        folders.append(runs.new_folder(str(advvae.cwd), "train", "digits"))
+        folders[-1].mkdir(parents=True)
+    assert [folder.name for folder in folders] == ["2026-01-01_00-00-00-000000", "2026-01-01_00-00-00-000001"]
+
+
 def test_a_folder_that_holds_a_run_is_not_written_over(advvae: Command) -> None:
     folder = advvae(*TRAIN).folder
     before = (folder / "metrics.json").read_text()
@@ -313,3 +334,18 @@ def test_resume_says_where_it_goes_on(advvae: Command, monkeypatch: pytest.Monke
     result = advvae(*TRAIN, "seed=4", "resume=auto")
     assert "last.pt, after epoch 1 and 6 steps of the next" in result.output
     assert "checkpoint_sha256" in (result.folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes", [("sample_and_save_frequency=1",), ("num_workers=2",), ("tracker=tensorboard",), ("a bar",)]
+)
+def test_results_do_not_depend_on_what_is_shown_or_read_ahead(
+    advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch, changes: tuple[str]
+) -> None:
+    expected = whole("mse")
+    arguments = () if changes == ("a bar",) else changes
+    with monkeypatch.context() as patch:
+        if not arguments:
+            patch.setattr(type(sys.stdout), "isatty", lambda stream: True)
+        folder = advvae(*TRAIN, *arguments).folder
+    assert_same_end(expected, folder)
