@@ -91,7 +91,7 @@ class Trainer:
             The best epoch's validation metrics, and what it took.
 
         Raises:
-            NotFinite: a loss, gradient or weight is NaN or infinite.
+            UserError: a loss, gradient or weight is NaN or infinite.
             Interrupted: a signal has asked for an end; last.pt is where to go on from.
         """
         self._started = time.perf_counter() - self.training.seconds
@@ -100,7 +100,7 @@ class Trainer:
         with stops_noted() as self._stop, training_bar(self.config.n_epochs, len(self.train_split)) as bar:
             if self.training.steps_done == 0:
                 self._save("last")  # so that there is something to go back to, and on with, from the first step on
-            while not self._is_over():
+            while not self._is_over() or self.training.under_way:  # which ends in its validation in any case
                 try:
                     row = self._train_epoch(bar)
                     row |= self._validate()
@@ -162,6 +162,7 @@ class Trainer:
         return metrics
 
     def _check_weights(self) -> None:
+        """Before they are written. Losses show those of the steps before, and of the discriminator's not the last."""
         norms = self.players.weight_norms()
         if not all(map(math.isfinite, norms.values())):
             raise NotFinite(f"a weight after step {self.training.steps_done}", norms)

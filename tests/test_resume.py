@@ -183,6 +183,14 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_fo
     assert_same_end(whole("mse"), killed)
 
 
+def test_an_epoch_under_way_is_validated_when_the_time_is_up(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = interrupted(advvae, monkeypatch, step=2).folder
+    result = advvae(f"resume={stopped}", "tracker=none", "max_minutes=1e-9")
+    assert result.status == 0, result.errors
+    assert len(losses(stopped)) == 1
+    assert (stopped / "checkpoints" / "best.pt").is_file()
+
+
 def test_what_a_kill_left_half_written_is_removed(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = interrupted(advvae, monkeypatch).folder
     unfinished = stopped / "checkpoints" / ".last.pt.4711", stopped / ".metrics.json.4711"
