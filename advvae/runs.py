@@ -19,6 +19,7 @@ from advvae.errors import UserError
 from advvae.files import remove_unfinished, replacing
 
 LOCK = ".lock"
+SHARED = 0o666  # of its file: other users may ask whether it is held
 
 
 class Run:
@@ -124,7 +125,7 @@ def hold(folder: Path) -> FileLock:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        lock = FileLock(folder / LOCK, mode=SHARED)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"another process is at work in {folder}") from None
@@ -212,10 +213,10 @@ def is_locked(folder: Path) -> bool:
     """Whether a living process is at work in this run folder."""
     if not (folder / LOCK).exists():
         return False
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / LOCK, mode=SHARED)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, OSError):  # the second: another user's, who lets nobody tell
         return True
     lock.release()
     return False

@@ -2,8 +2,8 @@
 
 An entry is a folder with `images.npy` (N×C×H×W, uint8 or uint16: the images that could be read), `masks.npy` (N×H×W,
 where there are masks), `labels.npy` and, where there are any, `groups.npy`, `paths.txt` and `names.txt` (of all images
-of the source; see `texts`), `items.json`, and `left_out.csv` (path and reason of what is not among them, where
-something is not). What grows with the number of images stays on disk when it is read.
+of the source; see `texts`), `items.json`, `seals.json` (see `sealing`), and `left_out.csv` (path and reason of what is
+not among them, where something is not). What grows with the number of images stays on disk when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 
 from advvae.data.chunks import Tally
 from advvae.data.images import REMEDY
+from advvae.data.sealing import first_broken, write_seals
 from advvae.data.source import Items
 from advvae.data.texts import read_texts, take, write_texts
 from advvae.data.told import tell_once
@@ -104,6 +105,9 @@ class LeftOut:
 def load_entry(folder: Path) -> Prepared | None:
     """A prepared split from its folder; None when it is not there or not whole, so that it is made again."""
     try:
+        if broken := first_broken(folder):
+            tell_once(log, folder, f"{folder / broken} is damaged: the images are prepared again")
+            return None
         facts = json.loads((folder / "items.json").read_text())
         images = load_array(folder / "images.npy", facts["shape"])
         masks = load_array(folder / "masks.npy", facts["masks"]) if facts["masks"] else None
@@ -170,6 +174,8 @@ def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int], 
         "doubts": list(doubts),
     }
     (folder / "items.json").write_text(json.dumps(facts))
+    sealed = [path.name for path in folder.iterdir() if path.suffix in (".npy", ".txt", ".json")]
+    write_seals(folder, sorted(name for name in sealed if name != "masks.npy" or tally.n_masks))
 
 
 def write_left_out(folder: Path, items: Items, tally: Tally) -> LeftOut:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
+SHARED = 0o666  # of a lock's file: whoever may write beside it may hold it, whatever the umask of who made it
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -83,7 +84,7 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
 
     lock: a file made for this; it stays, but for a failure, when there is nothing that the next process could find.
     """
-    file_lock = FileLock(lock)
+    file_lock = FileLock(lock, mode=SHARED)
     try:
         file_lock.acquire(timeout=1)
     except Timeout:

@@ -15,6 +15,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+from advvae.data.contents import contents_digest
 from advvae.data.cuts import official_split
 from advvae.data.entries import Prepared, load_entry
 from advvae.data.images import FILTER
@@ -26,7 +27,7 @@ from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 6  # of entries; a change of how they are made or laid out raises it
+FORMAT = 7  # of entries; a change of how they are made or laid out raises it
 
 
 def prepare(
@@ -80,8 +81,8 @@ def digest(source: Source, split: str, shape: object, data_dir: Path) -> str:
         "has files": hasattr(source, "files"),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=content_of).encode())
-    for path in source.files(split, data_dir) if hasattr(source, "files") else ():
-        key.update(json.dumps(file_facts(path)).encode())
+    if hasattr(source, "files") and (files := source.files(split, data_dir)):
+        key.update(contents_digest(files, data_dir).encode())
     return key.hexdigest()[:16]
 
 
@@ -116,14 +117,6 @@ def code_of(kind: type) -> str:
         return Path(inspect.getfile(kind)).read_text()
     except (OSError, TypeError, ValueError):
         return ""
-
-
-def file_facts(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError:  # a link to nowhere: as unreadable as any other broken file, when it is opened
-        return str(path.absolute()), 0, 0
-    return str(path.absolute()), stat.st_size, stat.st_mtime_ns
 
 
 def checked(items: Items, what: str) -> Items:

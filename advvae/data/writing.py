@@ -35,6 +35,8 @@ def write_entry(items: Items, folder: Path, *, what: str, form: Form, num_worker
     the entry stays but in the latter case, and the next call goes on with it.
     """
     shutil.rmtree(folder, ignore_errors=True)  # an entry that is not whole
+    if folder.exists():
+        raise UserError(f"{folder} is damaged, and of another user: have it removed, or set data_dir")
     partial = partial_of(folder)
     chunks = Chunks(items, form)
     try:
@@ -92,8 +94,9 @@ def doubts_of(tally: Tally, form: Form, dtype: np.dtype) -> Iterator[str]:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where an entry is made."""
-    return folder.with_name(f".partial-{folder.name}")
+    """Where an entry is made, each user in a place of their own: what another has left may not be written to."""
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    return folder.with_name(f".partial-{folder.name}{user}")
 
 
 class Unfinished:

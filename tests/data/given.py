@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from advvae.data import Items
+from advvae.data import Items, contents
 from advvae.data.entries import Prepared
 from advvae.data.source import Form
 from advvae.data.store import prepare
@@ -47,4 +47,4 @@ def prepared(data_dir: Path, source: Any = None, split: str = "test", **changes:
 
 
 def folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.is_dir())
+    return sorted(path for path in folder.glob("*") if path.is_dir() and path.name != contents.FOLDER)

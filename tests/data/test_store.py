@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from advvae.data import Items, chunks, entries, store
+from advvae.data.sealing import write_seals
 from advvae.data.source import Form
 from advvae.errors import UserError
 from tests.data import official_files
@@ -70,6 +72,24 @@ def test_workers_are_not_in_the_key_nor_in_the_result(tmp_path: Path) -> None:
     assert len(folders(tmp_path / "a" / "cache")) == 1
 
 
+def test_a_damaged_entry_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepared(tmp_path)
+    (entry,) = folders(tmp_path / "cache")
+    (entry / "images.npy").write_bytes(b"garbage")
+    prepared(tmp_path)
+    assert caplog.messages == [f"{entry}/images.npy is damaged: the images are prepared again"]
+
+
+def test_files_that_were_touched_are_prepared_once_and_changed_ones_anew(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("content")
+    os.utime(file, (1, 1))
+    for content, n_reads in (("content", 1), ("content", 1), ("CONTENT", 2)):
+        file.write_text(content)
+        prepared(tmp_path, OfFile(name="of file"))
+        assert Given.reads["of file"] == n_reads
+
+
 def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
     folder = official_files.write_mnist(tmp_path)
     before = prepared(tmp_path, source_of("mnist"), channels=1)
@@ -82,7 +102,10 @@ def test_files_of_a_source_are_in_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "harm",
-    ["truncated", "missing", "garbage", "no labels", "float labels", "items {}", "items null", "items []", "items }"],
+    [
+        *("truncated", "missing", "garbage", "flipped", "no labels", "float labels"),
+        *("items {}", "items null", "items []", "items }", "no seals"),
+    ],
 )
 def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
     good = prepared(tmp_path).images
@@ -90,6 +113,13 @@ def test_harmed_entry_is_made_again(harm: str, tmp_path: Path) -> None:
     path = entry / ("labels.npy" if harm == "no labels" else "images.npy")
     if harm.startswith("items"):
         (entry / "items.json").write_text(harm.split()[1])
+        write_seals(entry, ["items.json"])  # as if it had been written so
+    elif harm == "no seals":
+        (entry / "seals.json").unlink()
+    elif harm == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
     elif harm == "float labels":
         np.save(entry / "labels.npy", np.zeros(300))
     elif harm in ("missing", "no labels"):
@@ -281,6 +311,13 @@ def test_two_processes_prepare_once(tmp_path: Path) -> None:
     assert counts == [0, 1]
 
 
+class OfFile(Given):
+    """Read from a file."""
+
+    def files(self, split: str, data_dir: Path) -> list[Path]:
+        return [data_dir / "file"]
+
+
 class Downloading(Given):
     """Its file is there only once it was read."""
 
@@ -319,6 +356,7 @@ def test_entry_from_before_there_were_groups_is_made_again(tmp_path: Path) -> No
     facts = json.loads((entry / "items.json").read_text())
     del facts["groups"]
     (entry / "items.json").write_text(json.dumps(facts))
+    write_seals(entry, ["items.json"])
     for _ in range(2):
         found = prepared(tmp_path, source).groups
         assert found is not None
