@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,12 +99,26 @@ class Array:
                 yield {"images": content}
             else:
                 with content:
+                    check_memory(content, self.file)
                     yield content
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             if "allow_pickle" in str(error) or "Python objects" in str(error):
                 remedy = "holds Python objects, which could run code when loaded: save plain arrays of numbers"
                 raise UserError(f"{self.file} is no NumPy file, or {remedy}") from None
             raise UserError(f"{self.file} is broken or no .npy or .npz file ({error})") from None
+
+
+def check_memory(content: Any, file: Path) -> None:
+    """Raises UserError for an .npz file with an array that no memory here could hold: zeros pack well."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for member in content.zip.infolist():
+        if member.file_size > memory:
+            sizes = f"{member.file_size / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f} GB of memory"
+            raise UserError(
+                f"{file}: {member.filename} unpacks to {sizes}: save its images as .npy, which stays on disk"
+            )
 
 
 def keys_without_images(arrays: Mapping[str, np.ndarray]) -> list[str]:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +192,42 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz"):
         with pytest.raises(UserError, match="holds Python objects, which could run code when loaded"):
             Array(str(tmp_path / name)).read("train", tmp_path)
+
+
+def test_code_in_pickled_objects_is_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.touch, (str(tmp_path / "executed"),)
+
+    objects = np.empty(1, dtype=object)
+    objects[0] = Payload()
+    write(tmp_path / "a.npz", images=objects)
+    write(tmp_path / "b.npz", train_images=IMAGES, train_labels=objects)
+    for name in ("a.npz", "b.npz"):
+        with pytest.raises(UserError, match=f"{name} is no NumPy file, or holds Python objects"):
+            Array(str(tmp_path / name)).read("train", tmp_path)
+    np.save(tmp_path / "c.npy", objects, allow_pickle=True)
+    with pytest.raises(UserError, match=r"c\.npy is no NumPy file, or holds Python objects"):
+        Array(str(tmp_path / "c.npy")).read("train", tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_no_memory_could_hold_is_named_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 64, 64), np.uint8))
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
+    with pytest.raises(UserError, match=r"bomb\.npz: images\.npy unpacks to 0 GB, and this machine has 0 GB of memory"):
+        Array(str(tmp_path / "bomb.npz")).read("train", tmp_path)
+
+
+def test_a_header_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64)})
+    with zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive:
+        archive.writestr("images.npy", file.getvalue() + b"few")
+    with pytest.raises(UserError, match=r"liar\.npz is broken or no \.npy or \.npz file"):
+        Array(str(tmp_path / "liar.npz")).read("train", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 no zip either"])
