@@ -58,6 +58,8 @@ def settle(config: Config, typed: set[str]) -> Settled:
     """
     check(config)
     if config.no_wandb:
+        if "tracker" in typed and config.tracker["name"] != "none":
+            raise UserError(f"no_wandb=true is tracker=none, got tracker={config.tracker['name']}: leave one out")
         config = replace(config, tracker={"name": "none"})
     if config.mode == "matrix":  # which trains, or finds, a network for each of its sets
         check_typed_of_matrix(typed)
