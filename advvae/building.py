@@ -74,7 +74,7 @@ def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
         raise UserError(f"{group}.{calling[0]} holds a _target_ or ${{…}}: only {node['_target_']} itself is called")
     try:
         return instantiate(own, **arguments, _convert_="all", _recursive_=False)
-    except InstantiationException as error:
+    except (InstantiationException, TypeError) as error:  # the second for flags such as _partial_
         if isinstance(error.__cause__, UserError) or is_shortage(error.__cause__):
             raise error.__cause__ from None
         cause = error.__cause__ or error

@@ -109,7 +109,7 @@ def check_words(arguments: list[str]) -> None:
         if name in GROUPS and is_option and value not in group_options(name):
             raise SystemExit(f"there is no {name}={value}: choose one of {', '.join(group_options(name))}")
         number = int if Config.__annotations__.get(name) in (int, int | None) else float
-        if name in NUMBERS and re.fullmatch(r"-?\d+" if number is int else r"-?\d+(\.\d+)?", value):
+        if name in NUMBERS and re.fullmatch(r"-?\d{1,99}" if number is int else r"-?\d+(\.\d+)?", value):
             try:
                 check_value(name, number(value))
             except UserError as error:

@@ -235,7 +235,7 @@ def _keys_of_experiment(name: str, folders: list[Path]) -> set[str]:
 
 def _run_dir(*, _root_: DictConfig) -> str:
     """The folder to resume, or a new one. Mistakes are left to the job, which says them."""
-    dataset = _root_.hydra.runtime.choices.dataset
+    dataset = Path(_root_.hydra.runtime.choices.dataset).name
     try:
         config = _typed_config(_root_, _root_.hydra)
         if config.mode in ("train", "matrix") and (resumed := resumed_folder(config)):

@@ -32,17 +32,25 @@ def check_overrides(arguments: list[str]) -> None:
 
     Sweeps and interpolations are left to Hydra.
     """
-    keys = (*FLAT_KEYS, *GROUPS)
-    typed = [argument for argument in arguments if argument.lstrip("+").partition("=")[0] in keys]
-    try:
-        for override in OverridesParser.create().parse_overrides(typed):
-            if not override.is_sweep_override() and "${" not in str(override.input_line):
-                check = _check_option if override.key_or_group in GROUPS else _check_key
-                check(override.key_or_group, override.value(), override.get_value_string())
-    except OverrideParseException as error:
-        raise SystemExit(explain(error)) from None
-    except UserError as error:
-        raise SystemExit(str(error)) from None
+    for argument in arguments:
+        name = argument.lstrip("+").partition("=")[0]
+        if name not in FLAT_KEYS and name not in GROUPS:
+            continue
+        try:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+            if not override.is_sweep_override() and "${" not in argument:
+                check = _check_option if name in GROUPS else _check_key
+                check(name, override.value(), override.get_value_string())
+        except OverrideParseException as error:
+            raise SystemExit(_one_line(explain(error))) from None
+        except ValueError as error:  # a whole number of thousands of digits
+            raise SystemExit(f"{name}: {error}") from None
+        except UserError as error:
+            raise SystemExit(_one_line(str(error))) from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _check_option(group: str, value: Any, text: str) -> None:
@@ -84,12 +92,12 @@ def explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': advvae takes key=value; quote odd characters, as in \"key='a=b, c'\""
     if isinstance(error, yaml.YAMLError):
-        return " ".join(text.split())
+        return _one_line(text)
     options = re.findall(r"^\t(.*)$", text, re.MULTILINE)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\t", " "))]
     if isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(str(error.__cause__).splitlines()[0].replace("'Config'", "what advvae takes"))
     line = " ".join([*lines, ", ".join(options)]).strip().removeprefix("In 'config': ")
     line = line.replace("str is not a ListConfig, list or tuple.", "it takes a list, as in key=[a,b]")
-    key = getattr(error, "full_key", None)
-    return line if not key or key.startswith("hydra.") or key in line else f"{key}: {line}"
+    key = re.search(r"full_key: (?!hydra\.)(\S+)", text)
+    return f"{key[1]}: {line}" if key and key[1] not in line else line
