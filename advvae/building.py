@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from advvae.config import DATASET_KEYS, Config
 from advvae.errors import UserError
+from advvae.memory import is_shortage
+from advvae.targets import calls
 
 if TYPE_CHECKING:
     import torch
@@ -57,10 +59,10 @@ def build_source(group: str, node: dict[str, Any]) -> Any:
 
 
 def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """Call what `_target_` names.
+    """Call what `_target_` names, and nothing that its arguments name.
 
     Raises:
-        UserError: there is no such thing, or it refuses its arguments.
+        UserError: there is no such thing, Hydra's blocklist has it, or it refuses its arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -68,10 +70,12 @@ def build(group: str, node: dict[str, Any], **arguments: Any) -> Any:
     if "_target_" not in node:
         raise UserError(f"{group}={node.get('name')} has no _target_: it names what to call, such as my_module.MyClass")
     own = {name: value for name, value in node.items() if name != "name"}
+    if calling := [name for name, value in own.items() if calls(value)]:
+        raise UserError(f"{group}.{calling[0]} holds a _target_ or ${{…}}: only {node['_target_']} itself is called")
     try:
-        return instantiate(own, **arguments, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
+        return instantiate(own, **arguments, _convert_="all", _recursive_=False)
+    except (InstantiationException, TypeError) as error:  # the second for flags such as _partial_
+        if isinstance(error.__cause__, UserError) or is_shortage(error.__cause__):
             raise error.__cause__ from None
         cause = error.__cause__ or error
         raise UserError(f"{group}: cannot build {node.get('_target_')}: {' '.join(str(cause).split())[:300]}") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from advvae.config import COMPILES, METRICS, NEGATIVES, ON_NAN, PRECISIONS, RESIZES, SMALLEST_SIZE, THEN, Config
+from advvae.config import FLAT_KEYS, METRICS, RESIZES, SMALLEST_SIZE, Config
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
@@ -34,6 +34,13 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every c
     "seed": (lambda value: 0 <= value < 2**32, f"be between 0 and {2**32 - 1}"),
     "alpha": (lambda value: 0 < value < 1, "lie between 0 and 1"),
 }
+LARGEST = {  # above which there is neither a use nor the memory
+    **dict.fromkeys(("batch_size", "n_epochs", "sample_and_save_frequency", "keep_checkpoints"), 2**31 - 1),
+    **dict.fromkeys(("latent_dim", "hidden_dims"), 2**16),
+    **dict.fromkeys(("size", "crop"), 2**14),
+    **dict.fromkeys(("num_workers", "n_devices"), 2**10),
+    "num_samples": 10**6,
+}
 
 
 def check(config: Config) -> None:
@@ -42,8 +49,10 @@ def check(config: Config) -> None:
     Raises:
         UserError: the first such value.
     """
-    _check_ranges(config)
-    _check_choices(config)
+    for name in FLAT_KEYS:
+        check_value(name, getattr(config, name))
+    _check_lists(config)
+    _check_nodes(config)
     weights = {name: getattr(config, name) for name in ("gen_weight", "recon_weight") if getattr(config, name) > 0}
     if not config.train_discriminator and weights:
         name, value = next(iter(weights.items()))
@@ -76,6 +85,9 @@ def check_settled(config: Config) -> None:
     Raises:
         UserError: too small an image for the stages, or for the loss; a folder or file that is missing.
     """
+    for node in (config.dataset, config.out_dataset):
+        if ".." in (path := Path(node["name"])).parts or path.is_absolute():  # folders are called by it
+            raise UserError(f"dataset={node['name']} is no option")
     scored = "outlier" in config.modes and config.out_dataset["name"] in config.outlier_sets
     for group in ("dataset", "out_dataset") if scored else ("dataset",):
         node = getattr(config, group)
@@ -116,40 +128,42 @@ def _check_devices(config: Config) -> None:
         raise UserError(f"batch_size={config.batch_size} is of all ranks: {several} needs two images for each, {2 * n}")
 
 
-def _check_ranges(config: Config) -> None:
-    for name in NUMBERS:
-        if (value := getattr(config, name)) is not None:
-            check_number(name, value)
-    if config.hidden_dims is not None and (not config.hidden_dims or min(config.hidden_dims) < 1):
-        raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(config.hidden_dims)}")
+def check_value(name: str, value: Any) -> None:
+    """Refuse what a flat key cannot be, whatever the others are; the value is of its type.
+
+    Raises:
+        UserError: with what it can be.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise UserError(f"{name}= is empty: type a value, or leave it out")
+    if name == "hidden_dims" and value is not None and (not value or min(value) < 1):
+        raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(value)}")
+    if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {value}")
+    choices, takes = FLAT_KEYS[name]["choices"], "takes" if isinstance(value, list) else "must be one of"
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and choices and item not in choices:
+            raise UserError(f"{name} {takes} {', '.join(choices)}, got {item}")
+        if isinstance(item, int | float):
+            check_number(name, item)
 
 
 def check_number(name: str, value: float) -> None:
-    """Refuse what a key of NUMBERS cannot be, null aside.
+    """Refuse what a key, flat or of a dataset, cannot be as a number.
 
     Raises:
         UserError: with the range.
     """
-    is_valid, valid = NUMBERS[name]
+    own = name.rpartition(".")[2]
+    is_valid, valid = NUMBERS.get(own, (lambda value: True, ""))
     if not is_valid(value):
         raise UserError(f"{name} must {valid}, got {value}")
+    if value > LARGEST.get(own, math.inf):
+        raise UserError(f"{name} must be {LARGEST[own]} or less, got {value}")
 
 
-def _check_choices(config: Config) -> None:
-    if config.precision not in PRECISIONS:
-        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision}")
-    if config.compile not in COMPILES:
-        raise UserError(f"compile must be one of {', '.join(COMPILES)}, got {config.compile}")
-    if config.on_nan not in ON_NAN:
-        raise UserError(f"on_nan must be one of {', '.join(ON_NAN)}, got {config.on_nan}")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
-        raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {config.device}")
-    for mode in config.then:
-        if mode not in THEN:
-            raise UserError(f"then takes {', '.join(THEN)}, got {mode}")
-    for kind in config.negatives:
-        if kind not in NEGATIVES:
-            raise UserError(f"negatives takes {', '.join(NEGATIVES)}, got {kind}")
+def _check_lists(config: Config) -> None:
+    """Refuse lists, and what is missing from them, that the other keys do not go with."""
     if config.negatives and not config.train_discriminator:
         raise UserError(f"negatives={_shown(config.negatives)} are for the discriminator: train_discriminator is false")
     if config.mode == "screen" and not config.input:
@@ -160,17 +174,28 @@ def _check_choices(config: Config) -> None:
         raise UserError(f"datasets={_shown(config.datasets)}: {shifts[0]} is no set that a network can be trained on")
     if len(set(config.then)) < len(config.then):
         raise UserError(f"then={_shown(config.then)} names a mode twice")
+
+
+def _check_nodes(config: Config) -> None:
+    """Refuse what no group can be; its options' own keys are left to what they name."""
     for group in ("dataset", "out_dataset"):
         node = getattr(config, group)
-        if node["channels"] not in (None, 1, 3):
-            raise UserError(f"{group}.channels must be 1, 3 or null, got {node['channels']}")
+        if (channels := node["channels"]) is not None and not (_is_whole(channels) and channels in (1, 3)):
+            raise UserError(f"{group}.channels must be 1, 3 or null, got {channels}")
+        if (size := node.get("size")) is not None:
+            if not _is_whole(size):
+                raise UserError(f"{group}.size takes a whole number or null, got {size}")
+            check_number(f"{group}.size", size)
         for name in ("keep_classes", "drop_classes"):
             if node[name] is not None and (not isinstance(node[name], list) or not node[name]):
                 raise UserError(f"{group}.{name} takes a list of classes, as in [normal] or [0,1], got {node[name]}")
         _check_pixels(group, node)
-    for name in ("data_dir", "output_dir"):
-        if not getattr(config, name):
-            raise UserError(f"{name} must name a folder, got nothing")
+    if (images := config.tracker.get("images")) not in (None, True, False):
+        raise UserError(f"tracker.images must be true, false or null, got {images}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_pixels(group: str, node: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from advvae.checks import NUMBERS, check_number
+from advvae.checks import NUMBERS, check_value
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config
 from advvae.errors import UserError
 from advvae.torchrun import launched
@@ -56,6 +56,9 @@ def read_arguments() -> None:
     """Answer what was typed, or leave it as Hydra takes it."""
     sys.argv[1:] = prepare_arguments(sys.argv[1:])
     check_words(sys.argv[1:])
+    from advvae.overrides import check_overrides  # Hydra's own parser, which takes a moment to load
+
+    check_overrides(sys.argv[1:])
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
@@ -96,17 +99,19 @@ def check_words(arguments: list[str]) -> None:
     if any(argument.lstrip("+~").startswith(("-", "hydra.", "hydra/")) for argument in others):
         return
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)  # of a key, the last counts
-    for name, value in typed.items():
-        if not name.isidentifier():
+    for key, value in typed.items():
+        name = key.lstrip("+")
+        if not name.replace("-", "_").isidentifier():
             continue
         if name not in FLAT_KEYS and name not in GROUPS:
             raise SystemExit(unknown_key(name))
-        if name in GROUPS and value.isidentifier() and value != "null" and value not in group_options(name):
+        is_option = re.fullmatch(r"[\w./-]+", value) and value.lower() != "null"
+        if name in GROUPS and is_option and value not in group_options(name):
             raise SystemExit(f"there is no {name}={value}: choose one of {', '.join(group_options(name))}")
         number = int if Config.__annotations__.get(name) in (int, int | None) else float
-        if name in NUMBERS and re.fullmatch(r"-?\d+" if number is int else r"-?\d+(\.\d+)?", value):
+        if name in NUMBERS and re.fullmatch(r"-?\d{1,99}" if number is int else r"-?\d+(\.\d+)?", value):
             try:
-                check_number(name, number(value))
+                check_value(name, number(value))
             except UserError as error:
                 raise SystemExit(str(error)) from None
 

@@ -1,7 +1,6 @@
 """What Hydra composes: the groups and resolvers registered before it starts, and the typed config it ends in."""
 
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +12,23 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, OverrideParseException
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from advvae import runs
 from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
-from advvae.cli import config_dirs, unknown_key
+from advvae.cli import config_dirs
 from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
+from advvae.overrides import explain
 from advvae.settle import Settled, matrix_name, resumed_folder, settle
 from advvae.shift_names import SHIFTS, shift_names
 from advvae.sweep_resume import sweep_folder
+from advvae.targets import check_targets
 from advvae.torchrun import launched
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
         if not found:
             logger.info("resume=auto: no unfinished run of this config has a checkpoint; a new one begins")
         config = replace(config, resume=str(folder) if found else None)
-    return settle(config, _typed_keys(hydra_config))
+    settled = settle(config, _typed_keys(hydra_config))
+    check_targets(settled, config, _option_folders(hydra_config))
+    return settled
 
 
 @contextmanager
@@ -112,26 +115,6 @@ def _tell_of_sweep() -> None:
         runs.remove_folder(folder, folder.parent.parent)
 
 
-def explain(error: Exception) -> str:
-    """One line of what Hydra says in several, without its internal names, and with what was probably meant."""
-    text = str(error).split("Config search path:")[0].removeprefix("UserError raised while resolving interpolation: ")
-    if unknown := re.match(r"Could not override '([^']*)'", text):
-        name = unknown[1]
-        if "." in name:
-            return f"there is no key '{name}'; --cfg job shows those that there are"
-        return unknown_key(name)
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': advvae takes key=value; quote odd characters, as in \"key='a=b, c'\""
-    if isinstance(error, yaml.YAMLError):
-        return " ".join(text.split())
-    options = re.findall(r"^\t(.*)$", text, re.MULTILINE)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\t", " "))]
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        lines.append(str(error.__cause__).splitlines()[0].replace("'Config'", "what advvae takes"))
-    line = " ".join([*lines, ", ".join(options)]).strip().removeprefix("In 'config': ")
-    return line.replace("str is not a ListConfig, list or tuple.", "it takes a list, as in key=[a,b]")
-
-
 def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:
     """The composed config as a plain object; each group's `name` is the option that was chosen.
 
@@ -139,6 +122,8 @@ def _typed_config(composed: DictConfig, hydra_config: Any) -> Config:
     """
     known = [f.name for f in fields(Config)]
     unknown = [str(key) for key in composed if key not in (*known, "hydra")]
+    if composed.nodes:  # which are made below
+        unknown.append("nodes")
     if unknown:
         raise UserError(f"there is no key '{unknown[0]}': advvae --help lists them")
     values = {name: composed[name] for name in known}
@@ -172,7 +157,7 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
         if plain[group]["name"] == name:
             own = plain[group] if group == "out_dataset" else {"keep_classes": None, "drop_classes": None}
             return {**plain[group], **own}
-    folders = [Path(source.path, "dataset") for source in hydra_config.runtime.config_sources if source.path]
+    folders = [folder / "dataset" for folder in _option_folders(hydra_config)]
     path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if path is None:
         options = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
@@ -185,6 +170,11 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
     node = OmegaConf.to_container(content, resolve=True)
     assert isinstance(node, dict)
     return {**DATASET_KEYS, **node, "name": name}
+
+
+def _option_folders(hydra_config: Any) -> list[Path]:
+    """Ours, and the user's own."""
+    return [Path(source.path) for source in hydra_config.runtime.config_sources if source.path]
 
 
 def _make_absolute(values: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -224,7 +214,7 @@ def _typed_keys(hydra_config: Any) -> set[str]:
     typed = {override.key_or_group.replace("/", ".") for override in overrides}
     named: list[Any] = [override.value() for override in overrides if override.key_or_group == "experiment"]
     experiments = [name for value in named if value for name in (value if isinstance(value, list) else [value])]
-    folders = [Path(source.path, "experiment") for source in hydra_config.runtime.config_sources if source.path]
+    folders = [folder / "experiment" for folder in _option_folders(hydra_config)]
     return typed.union(*(_keys_of_experiment(experiment, folders) for experiment in experiments))
 
 
@@ -245,7 +235,7 @@ def _keys_of_experiment(name: str, folders: list[Path]) -> set[str]:
 
 def _run_dir(*, _root_: DictConfig) -> str:
     """The folder to resume, or a new one. Mistakes are left to the job, which says them."""
-    dataset = _root_.hydra.runtime.choices.dataset
+    dataset = Path(_root_.hydra.runtime.choices.dataset).name
     try:
         config = _typed_config(_root_, _root_.hydra)
         if config.mode in ("train", "matrix") and (resumed := resumed_folder(config)):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from advvae.errors import UserError
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @contextmanager
 def disk_errors_told(place: str) -> Iterator[None]:
-    """Turn a full or read-only disk into a UserError; `place` is named where the system names no file."""
+    """Turn a disk that is full, read-only or takes no such name into a UserError; `place` is told where no file is."""
     try:
         yield
     except OSError as error:

@@ -5,6 +5,7 @@ resume= is set, and in a resumed run the sets that have been scored.
 """
 
 import logging
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,10 +15,13 @@ from typing import Any
 from advvae import modes, runs
 from advvae.building import build_source
 from advvae.checks import OF_EVERY_SET
-from advvae.config import Config
+from advvae.cli import config_dirs
+from advvae.comparing import differing
+from advvae.config import CONF, Config
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
-from advvae.settle import NETWORK_KEYS, differing, resumed_folder, settle
+from advvae.settle import NETWORK_KEYS, resumed_folder, settle
+from advvae.targets import check_targets
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +129,9 @@ def _run(job: Job, config: Config, folder: Path) -> None:
     output_dir, resumed, scores = Path(config.output_dir), bool(config.resume), config.mode == "outlier"
     opened = runs.open_run(folder, output_dir, _overrides(job, config), resumed, keep_failed=False, again=scores)
     with opened as run, ExitStack() as resources:
-        own = open_job(settle(config, set(job.typed)), run, resources)
+        settled = settle(config, set(job.typed))
+        check_targets(settled, job.config, (CONF, *config_dirs(sys.argv[1:])))
+        own = open_job(settled, run, resources)
         run.metrics |= modes.outlier(own) if scores else modes.train(own)
         if scores:
             _audit(own, job.config.nodes)

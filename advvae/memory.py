@@ -3,7 +3,11 @@
 import ctypes
 import platform
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
+
+from advvae.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +27,25 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
     libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST - 1)
+
+
+@contextmanager
+def shortage_told() -> Iterator[None]:
+    """Turn memory that is not there into a UserError that names what takes it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(
+            f"out of memory: lower batch_size, size (or set crop), hidden_dims or latent_dim ({str(error)[:200]})"
+        ) from None
+
+
+def is_shortage(error: object) -> TypeGuard[Exception]:
+    """Whether there is not the memory that was asked for: Python's and NumPy's way to say it, a GPU's, or a CPU's."""
+    said = ("OutOfMemoryError" in type(error).__name__, "can't allocate memory" in str(error))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(said))
 
 
 class ValuesOfImages:

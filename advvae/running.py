@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from advvae import composing, ranks, runs
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
+from advvae.memory import shortage_told
 from advvae.runs import flat
 from advvae.settle import quoted
 from advvae.sweep_resume import finished_job
@@ -40,7 +41,8 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
         settled = composing.settled_config(composed, folder, in_sweep)
         resources.enter_context(ranks.followed(settled, folder, modes))
         job = open_job(settled, run_folder, resources)
-        run_modes(job, modes)
+        with shortage_told():
+            run_modes(job, modes)
         run_folder.finish()
     report(job)
     return objective(job.config.objective, run_folder.metrics)

@@ -5,13 +5,13 @@ typed; the rest never does. On resume everything comes from the run but what is 
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae import runs
 from advvae.checks import check, check_settled, check_typed_of_matrix
+from advvae.comparing import differing
 from advvae.config import DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.shapes import default_hidden_dims, stage_sizes
@@ -61,6 +61,8 @@ def settle(config: Config, typed: set[str]) -> Settled:
     """
     check(config)
     if config.no_wandb:
+        if "tracker" in typed and config.tracker["name"] != "none":
+            raise UserError(f"no_wandb=true is tracker=none, got tracker={config.tracker['name']}: leave one out")
         config = replace(config, tracker={"name": "none"})
     if config.mode == "matrix":  # which trains, or finds, a network for each of its sets
         check_typed_of_matrix(typed)
@@ -243,20 +245,6 @@ def _named_matrix(config: Config) -> Path:
             f"{name} is {getattr(config, name)} here, but {run[name]} in {folder}: type what was typed there"
         )
     return folder
-
-
-def differing(wanted: Config, run: Mapping[str, Any], left_out: Iterable[str] = ()) -> list[str]:
-    """The keys in which a run's config is not what is wanted; an older run has fewer keys."""
-    names = [name for name in asdict(wanted) if name in run and name not in left_out]
-    return [name for name in names if not _same(name, getattr(wanted, name), run[name])]
-
-
-def _same(name: str, wanted: Any, had: Any) -> bool:
-    """Whether a run has what is wanted, or has decided what was left open."""
-    if isinstance(wanted, dict) and isinstance(had, dict):
-        decided = ("window",) if wanted.get("percentiles") else ()
-        return all(_same(key, value, had[key]) for key, value in wanted.items() if key in had and key not in decided)
-    return wanted == had or (name, wanted) in (("precision", "auto"), ("channels", None))
 
 
 def _complete(config: Config, checked: bool = True) -> Config:

@@ -45,7 +45,7 @@ OVERRIDES = [
     ("tracker=mlflow", "tensorboard"),
     ("then=[tets]", "then takes test, sample, outlier, got tets"),
     ("then=[test,test]", "then=[test,test] names a mode twice"),
-    ("then=test", "it takes a list"),
+    ("then=test", "then takes a list, as in [a,b], got test"),
     ("+foo=1", "there is no key 'foo'"),
     ("~loss", "there is no ~loss"),
     ("tracker=null", "tracker=null: choose one of none, tensorboard, wandb"),
@@ -64,7 +64,7 @@ OVERRIDES = [
     ("objective=scores.loss.auroc", "objective=scores.loss.auroc is not measured by train"),
     ("checkpoint=some.pt", "resume="),
     ("resume=nowhere", "resume=nowhere holds no checkpoints/last.pt"),
-    ("output_dir=''", "output_dir must name a folder"),
+    ("output_dir=''", "output_dir= is empty"),
     ("dataset.channels=2", "dataset.channels must be 1, 3 or null, got 2"),
 ]
 

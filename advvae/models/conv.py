@@ -45,10 +45,12 @@ def conv_networks(
         spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
 
     Raises:
-        UserError: an unknown norm.
+        UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
     if norm not in NORMS:
         raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm}")
+    if not isinstance(spectral_norm, bool):
+        raise UserError(f"model.spectral_norm must be true or false, got {spectral_norm}")
     return AdversarialVAE(
         Encoder(channels, size, latent_dim, hidden_dims),
         Decoder(channels, size, latent_dim, hidden_dims),
