@@ -1,6 +1,6 @@
 """Faults put into one training on digits, and what becomes of it: kills, signals, and damaged checkpoints.
 
-    python -m benchmarks.chaos             # ten minutes on two cores, half a minute longer for each `seed=…`
+    python -m benchmarks.chaos             # fifteen minutes on two cores; `seed=1` for other moments
 
 1. One training is never disturbed.
 2. The same command with `resume=auto` is killed with SIGKILL at random moments, 50 times: from the start of the process
@@ -86,19 +86,22 @@ def disturbed(
     phases: Counter[str] = Counter()
     for number in signals:
         process = start(output_dir)
-        try:  # a third of the moments before the training begins; all together, most of the training passes
-            process.wait(chance.uniform(0, 1.5 * start_up) + chance.uniform(0, training / len(signals)))
+        # all together, most of the training passes
+        moment = chance.uniform(0, 1.5 * start_up) + chance.uniform(0, training / len(signals))
+        try:
+            process.wait(moment)
             phases["too late: it had ended"] += 1
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             process.wait()
-            phases[phase(output_dir)] += 1
+            phases[phase(output_dir, moment < start_up)] += 1
     assert start(output_dir).wait() == 0
     runs = list(output_dir.glob("train/digits/*"))
     finished = [run for run in runs if '"finished"' in (run / "metrics.json").read_text()]
-    unfinished = [path for run in finished for path in run.rglob(".*") if path.is_file()]
+    unfinished = [path for run in finished for path in run.rglob(".*.*") if path.is_file()]
     (run,) = finished
-    print(f"{len(signals)} signals: {dict(phases)}; folders: {len(runs)}, unfinished files left: {len(unfinished)}")
+    print(f"{len(signals)} signals, by what they met: {dict(phases)}", end="; ")
+    print(f"run folders: {len(runs)}; unfinished files left in it: {len(unfinished)}")
     n_sent = sum(n for what, n in phases.items() if not what.startswith("too late"))
     name = "SIGKILL" if signals[0] == signal.SIGKILL else "SIGTERM, SIGINT, SIGUSR1"
     differing = differences(whole, run)
@@ -111,13 +114,11 @@ def start(output_dir: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=one_thread)
 
 
-def phase(output_dir: Path) -> str:
-    """What a process was at when it was killed, as far as its files tell."""
-    runs = list(output_dir.glob("train/digits/*"))
-    if any(path.is_file() for run in runs for path in run.rglob(".*.pt.*")):
-        return "while a checkpoint was written"
-    has_begun = any((run / "checkpoints").is_dir() for run in runs)
-    return "later" if has_begun else "before the first checkpoint"
+def phase(output_dir: Path, is_early: bool) -> str:
+    """What a process was at when it was killed, as far as its files and the clock tell."""
+    if any(path.is_file() for path in output_dir.glob("train/digits/*/checkpoints/.*.pt.*")):
+        return "writing a checkpoint"
+    return "starting" if is_early else "training"
 
 
 def differences(one: Path, other: Path) -> list[str]:
