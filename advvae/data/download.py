@@ -75,8 +75,8 @@ def fill(
         fetched.mkdir(exist_ok=True)
         link_existing(root, partial, [file.path for file in official] + list(kept))
         log.info("fetching %s into %s", name, root)
-        fetch_archives(partial, fetched, official)
         with impatient(), safely_unpacked():
+            fetch_archives(partial, fetched, official)
             download(partial)
         move_archives(fetched, root, official)  # first: without them there is nothing to begin again with
         move_into_place(partial, root)

@@ -17,10 +17,9 @@ def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFi
 
     cls: Any = kind
     if issubclass(kind, datasets.MNIST):
+        first, *others = cls.mirrors
         return [
-            OfficialFile(
-                cls.mirrors[0] + file, f"{kind.__name__}/raw/{file}", md5, tuple(m + file for m in cls.mirrors[1:])
-            )
+            OfficialFile(first + file, f"{kind.__name__}/raw/{file}", md5, tuple(mirror + file for mirror in others))
             for file, md5 in cls.resources
         ]
     if issubclass(kind, datasets.CIFAR10):
@@ -44,12 +43,12 @@ def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFi
     return []
 
 
-def places365_archives(cls: Any, split: str, small: bool) -> Sequence[OfficialFile]:
+def places365_archives(cls: Any, split: str, small: bool = False) -> Sequence[OfficialFile]:
     """Its tables and its images: a split that is asked for later finds the tables of an earlier one."""
-    side = "256" if small else "large"
-    folder = f"data_{side}_standard" if split.startswith("train") else f"{split}_{side}"
+    side, variant = "256" if small else "large", "challenge" if "challenge" in split else "standard"
+    folder = f"data_{side}_{variant}" if split.startswith("train") else f"{split}_{side}"
     tables = cls._CATEGORIES_META[0], cls._FILE_LIST_META[split][0]
-    archives = [(*cls._DEVKIT_META["standard"], tables), (*cls._IMAGES_META[split, small], (folder,))]
+    archives = [(*cls._DEVKIT_META[variant], tables), (*cls._IMAGES_META[split, small], (folder,))]
     return [OfficialFile(urljoin(cls._BASE_URL, file), file, md5, holds=holds) for file, md5, holds in archives]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -371,3 +372,15 @@ def test_full_disk(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"set: .* cannot be written \(No space left on device\): set data_dir"):
         fetch("set", tmp_path, [OfficialFile(NOWHERE, "a")], present=lambda: False, kept=(), download=full)
+
+
+def test_full_disk_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    official_files.write_file(tmp_path / "web" / "set.zip", bytes(3000))
+    part = official_files.write_file(tmp_path / "data" / ".fetched-set" / "set.zip.part", bytes(1000))
+    with unreliable_server(tmp_path / "web") as web:
+        official = [OfficialFile(f"{web.url}set.zip", "set.zip", official_files.md5(bytes(3000)))]
+        with pytest.raises(UserError, match=r"set data_dir to another disk, or make room: 1\.0 kB of it are kept in"):
+            fetch("set", tmp_path / "data", official, present=lambda: False, kept=(), download=print)
+    assert part.stat().st_size == 1000
