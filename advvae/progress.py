@@ -36,16 +36,16 @@ def watched(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
 
 
 class Bar:
-    """A progress bar over all images of a training; without a terminal it does nothing."""
+    """A progress bar over the images of a training or the bytes of a file; without a terminal it does nothing."""
 
     def __init__(self, progress: Any = None, task: Any = None) -> None:
         self._progress = progress
         self._task = task
 
-    def advance(self, n_images: int) -> None:
-        """Count images that were trained on."""
+    def advance(self, count: int) -> None:
+        """Count images that were trained on, or bytes that have arrived."""
         if self._progress is not None:
-            self._progress.advance(self._task, n_images)
+            self._progress.advance(self._task, count)
 
     def go_to(self, epoch: int, n_images: int) -> None:
         """Show that the training stands in this epoch, at this many images of all epochs together."""
@@ -85,3 +85,18 @@ def training_bar(n_epochs: int, n_images: int) -> Iterator[Bar]:
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("train", total=n_epochs * n_images, epoch=1, losses="")
         yield Bar(progress, task)
+
+
+@contextmanager
+def transfer_bar(what: str, total: int | None, done: int) -> Iterator[Bar]:
+    """A bar with bytes, bytes/s and time left of a file on its way; total None = its length is not known."""
+    if not sys.stdout.isatty():
+        yield Bar()
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, transient=True) as progress:
+        yield Bar(progress, progress.add_task(what, total=total, completed=done))

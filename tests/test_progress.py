@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advvae.progress import training_bar, watched
+from advvae.progress import training_bar, transfer_bar, watched
 from tests.command import TINY, Command
 
 
@@ -24,6 +24,21 @@ def test_items_pass_through_a_bar_unchanged(capsys: pytest.CaptureFixture[str]) 
         bar.advance(5)
         bar.describe(1, "recon 0.1")
     assert capsys.readouterr().out == ""
+
+
+def test_a_file_on_its_way(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with transfer_bar("set.zip", 2000, 500) as bar:
+        bar.advance(500)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    for total, shown in ((2000, "1.0/2.0 kB"), (None, "1.0/? kB")):
+        with transfer_bar("set.zip", total, 500) as bar:
+            bar.advance(500)
+        output = capsys.readouterr().out
+        assert "set.zip" in output
+        assert shown in output
 
 
 def test_a_terminal_shows_a_bar_and_the_lines_above_it(shared_data_dir: Path, tmp_path: Path) -> None:

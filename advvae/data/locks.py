@@ -1,10 +1,11 @@
-"""Folders that several processes write to: who may, where, and one at a time."""
+"""Folders that several processes write to: who may, where, whether there is room, and one at a time."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,13 @@ def writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises OSError where the disk has less room than this, in bytes: better now than on the way."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} are free")
 
 
 def cache_folders(data_dir: Path) -> list[Path]:

@@ -52,12 +52,8 @@ class MedMNISTSource:
         size = self.published_size(root)
         official = self.official(size)
         path = root / official.path
-
-        def into(folder: Path) -> None:
-            self.kind()("train", root=str(folder), size=size, download=True)
-
         if not path.is_file():
-            fetch(self.flag, root, [official], present=path.is_file, kept=(), download=into)
+            fetch(self.flag, root, [official], present=path.is_file, kept=(), download=lambda folder: None)
         try:
             dataset = self.kind()(split, root=str(root), size=size)
         except Exception as error:  # a broken .npz fails in many ways

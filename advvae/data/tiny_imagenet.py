@@ -33,7 +33,7 @@ class TinyImageNet:
     def read(self, split: str, data_dir: Path) -> Items:
         root = data_dir / "tiny-imagenet-200"
         if not root.is_dir():
-            fetch("tinyimagenet", data_dir, [ARCHIVE], present=root.is_dir, kept=(), download=download)
+            fetch("tinyimagenet", data_dir, [ARCHIVE], present=root.is_dir, kept=(), download=unpack)
         try:
             wnids = sorted((root / "wnids.txt").read_text().split())
             words = dict(line.split("\t", 1) for line in (root / "words.txt").read_text().splitlines())
@@ -47,10 +47,10 @@ class TinyImageNet:
         return Items(ImageFiles([Place(path) for path in paths]), labels, classes, [str(path) for path in paths])
 
 
-def download(folder: Path) -> None:
-    from torchvision.datasets.utils import download_and_extract_archive
+def unpack(folder: Path) -> None:
+    from torchvision.datasets.utils import extract_archive
 
-    download_and_extract_archive(ARCHIVE.url, str(folder), md5=ARCHIVE.md5)
+    extract_archive(folder / ARCHIVE.path, folder)
 
 
 def images_of(root: Path, split: str) -> Iterator[tuple[Path, str]]:

@@ -17,7 +17,11 @@ def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFi
 
     cls: Any = kind
     if issubclass(kind, datasets.MNIST):
-        return [OfficialFile(cls.mirrors[0] + file, f"{kind.__name__}/raw/{file}", md5) for file, md5 in cls.resources]
+        first, *others = cls.mirrors
+        return [
+            OfficialFile(first + file, f"{kind.__name__}/raw/{file}", md5, tuple(mirror + file for mirror in others))
+            for file, md5 in cls.resources
+        ]
     if issubclass(kind, datasets.CIFAR10):
         return [OfficialFile(cls.url, cls.filename, cls.tgz_md5)]
     if issubclass(kind, datasets.SVHN):
@@ -25,15 +29,27 @@ def archives_of(kind: type, arguments: Mapping[str, Any]) -> Sequence[OfficialFi
     if issubclass(kind, datasets.DTD):
         return [OfficialFile(cls._URL, f"dtd/{Path(cls._URL).name}", cls._MD5)]
     if issubclass(kind, datasets.Places365):
-        files = [cls._DEVKIT_META["standard"], cls._IMAGES_META[arguments["split"], arguments["small"]]]
-        return [OfficialFile(urljoin(cls._BASE_URL, file), file, md5) for file, md5 in files]
+        return places365_archives(cls, **arguments)
     if issubclass(kind, datasets.CelebA):
         page = "https://drive.google.com/file/d"
-        return [OfficialFile(f"{page}/{key}", f"{cls.base_folder}/{file}", md5) for key, md5, file in cls.file_list]
+        return [
+            OfficialFile(f"{page}/{key}", f"{cls.base_folder}/{file}", md5, page=True)
+            for key, md5, file in cls.file_list
+        ]
     if issubclass(kind, datasets.ImageNet):
         page = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php (with your own account)"
-        return [OfficialFile(page, *ARCHIVE_META[part]) for part in ("devkit", arguments["split"])]
+        archives = [ARCHIVE_META[part] for part in ("devkit", arguments["split"])]
+        return [OfficialFile(page, file, md5, page=True) for file, md5 in archives]
     return []
+
+
+def places365_archives(cls: Any, split: str, small: bool = False) -> Sequence[OfficialFile]:
+    """Its tables and its images: a split that is asked for later finds the tables of an earlier one."""
+    side, variant = "256" if small else "large", "challenge" if "challenge" in split else "standard"
+    folder = f"data_{side}_{variant}" if split.startswith("train") else f"{split}_{side}"
+    tables = cls._CATEGORIES_META[0], cls._FILE_LIST_META[split][0]
+    archives = [(*cls._DEVKIT_META[variant], tables), (*cls._IMAGES_META[split, small], (folder,))]
+    return [OfficialFile(urljoin(cls._BASE_URL, file), file, md5, holds=holds) for file, md5, holds in archives]
 
 
 def checked_files_of(kind: type) -> Sequence[OfficialFile]:

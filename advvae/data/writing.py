@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -16,7 +15,7 @@ import numpy as np
 from advvae.data.chunks import Chunk, Chunks, Tally, made
 from advvae.data.entries import write_facts, write_left_out
 from advvae.data.images import FILTER, in_16_bits
-from advvae.data.locks import NO_ROOM
+from advvae.data.locks import NO_ROOM, check_room
 from advvae.data.source import Form, Items
 from advvae.errors import UserError
 
@@ -233,10 +232,3 @@ def n_bytes(n_rows: int, shape: Sequence[int], dtype: np.dtype) -> int:
 def has_rows(path: Path, shape: Sequence[int], n_rows: int) -> bool:
     """Whether an array's file holds at least this many rows."""
     return path.stat().st_size >= n_bytes(n_rows, shape, dtype_of(path))
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raises OSError where the disk has less room than this, in bytes: better now than on the way."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} are free")

@@ -165,6 +165,24 @@ def write_places365(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Places365, "_FILE_LIST_META", table)
 
 
+def write_places365_archives(folder: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Places365's tables, small training and small val images, as `url` offers them, and its table to match."""
+    from torchvision.datasets import Places365
+
+    write_places365(folder / "unpacked", monkeypatch)
+    root = folder / "unpacked" / "Places365"
+
+    def archive(name: str, pattern: str, moved: tuple[str, str] = ("", "")) -> tuple[str, str]:
+        files = {str(path.relative_to(root)).replace(*moved): path.read_bytes() for path in sorted(root.glob(pattern))}
+        return name, md5(write_file(folder / name, tar(files)))
+
+    train = archive("train_256_places365standard.tar", "data_256_standard/*/*/*", ("data_256_standard", "data_256"))
+    images = {("train-standard", True): train, ("val", True): archive("val_256.tar", "val_256/*")}
+    monkeypatch.setattr(Places365, "_IMAGES_META", images)
+    monkeypatch.setattr(Places365, "_DEVKIT_META", {"standard": archive("filelist_places365-standard.tar", "*.txt")})
+    monkeypatch.setattr(Places365, "_BASE_URL", url)
+
+
 def write_imagenet_archives(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ImageNet's three archives, as they are downloaded by hand: two classes, 3 + 3 training and 2 val images."""
     import scipy.io
