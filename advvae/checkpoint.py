@@ -27,6 +27,7 @@ from advvae.models.reference import convert_reference
 
 FORMAT = 2  # files of format 1 have no checksum, and were written at the end of an epoch alone
 PARTS = ("encoder", "decoder", "discriminator")
+GROUPS = ("dataset", "model", "loss")  # of its config
 SEAL = b"sha256:"
 
 
@@ -178,6 +179,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         training = Training(**content["training"]) if content.get("training") else None
         config = dict(content["config"])
+        nested = [content[part] for part in PARTS if part in content] + [config[g] for g in GROUPS if g in config]
+        if not all(isinstance(value, Mapping) for value in nested):
+            raise TypeError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is damaged, or not a checkpoint: its config or training state is not whole") from None
     return Checkpoint(path, config, {part: content[part] for part in PARTS if part in content}, training)

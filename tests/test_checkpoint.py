@@ -122,3 +122,13 @@ def test_the_file_that_is_replaced_becomes_the_previous_one(tmp_path: Path) -> N
         save_checkpoint(tmp_path / "last.pt", small_networks(), CONFIG, Training(step=step), tmp_path / "previous.pt")
     steps = {path.stem: torch.load(path, weights_only=True)["training"]["step"] for path in tmp_path.iterdir()}
     assert steps == {"last": 3, "previous": 2}
+
+
+@pytest.mark.parametrize(("key", "value"), [("encoder", 5), ("config", 5), ("model", None), ("dataset", "digits")])
+def test_what_is_no_checkpoint_of_ours_inside_is_told(tmp_path: Path, key: str, value: object) -> None:
+    save_checkpoint(tmp_path / "a.pt", small_networks(), CONFIG, Training())
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    (content if key in content else content["config"])[key] = value
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt is damaged, or not a checkpoint"):
+        read_checkpoint(tmp_path / "a.pt")
