@@ -61,7 +61,8 @@ def receive_all(urls: Sequence[str], part: Path) -> None:
                 waiting.append(url)
             if not waiting or fruitless == ATTEMPTS:
                 raise
-            log.warning("%s: %s; trying %s in %d s", url, error, waiting[0], pause or 0)
+            where = "again" if waiting[0] == url else waiting[0]
+            log.warning("%s: %s; trying %s in %d s", url, error, where, pause or 0)
         time.sleep(pause or 0)
 
 

@@ -151,12 +151,20 @@ def test_file_put_there_by_hand_is_taken_before_its_beginning(tmp_path: Path, mo
 
 
 def test_broken_archive_put_there_by_hand_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import DTD
+
+    archive = official_files.write_file(
+        tmp_path / "web" / "dtd-r1.0.1.tar.gz", official_files.tar(official_files.dtd_files(), "w:gz")
+    )
+    path = official_files.write_file(tmp_path / "dtd" / archive.name, "mine")
     with server(tmp_path / "web") as url:
-        official_files.write_mnist_archives(tmp_path / "web", monkeypatch, url)
-        path = official_files.write_file(tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte.gz", "mine")
-        with pytest.raises(UserError, match=f"MNIST: {path} is broken .its checksum is wrong.: remove it"):
-            source_of("mnist").read("test", tmp_path)
-    assert path.read_text() == "mine"
+        monkeypatch.setattr(DTD, "_URL", f"{url}{archive.name}")
+        monkeypatch.setattr(DTD, "_MD5", official_files.md5(archive))
+        with pytest.raises(UserError, match=f"DTD: {path} is broken .its checksum is wrong.: remove it"):
+            source_of("dtd").read("val", tmp_path)
+        assert path.read_text() == "mine"
+        path.unlink()
+        assert len(source_of("dtd").read("val", tmp_path).images) == 2
 
 
 def test_places365_is_downloaded_as_far_as_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from advvae.data.transfer import transfer
 from tests.data.official_files import md5
 from tests.data.unreliable import (
     Answer,
+    Handler,
     Web,
     corrupted,
     page,
@@ -76,6 +77,21 @@ def test_what_has_arrived_before_a_kill_is_not_sent_again(path: Path) -> None:
     web = fetched(path)
     assert web.asked == [("set.zip", "bytes=70000-")]
     assert web.n_sent == 30_000
+
+
+def test_what_arrives_is_on_the_disk_at_once(path: Path, waits: list[float]) -> None:
+    sizes = []
+
+    def answer(handler: Handler) -> None:
+        send(handler, most=10)
+        part = path.with_name("set.zip.part")
+        for _ in range(200):
+            if not (part.is_file() and part.stat().st_size):
+                handler.closing.wait(0.01)
+        sizes.append(part.stat().st_size)
+
+    fetched(path, [answer])
+    assert sizes == [10]
 
 
 def test_a_connection_that_breaks_off_goes_on_there(path: Path, waits: list[float]) -> None:
@@ -149,9 +165,12 @@ def test_redirects_are_followed_with_the_range(path: Path) -> None:
     assert web.n_sent == 30_000
 
 
-def test_a_busy_server_is_asked_again_and_later(path: Path, waits: list[float]) -> None:
+def test_a_busy_server_is_asked_again_and_later(
+    path: Path, waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     fetched(path, [status(503), status(500)])
     assert waits == [1, 2]
+    assert "set.zip: HTTP Error 503: Service Unavailable; trying again in 1 s" in caplog.text
 
 
 def test_a_busy_server_says_when(path: Path, waits: list[float]) -> None:
