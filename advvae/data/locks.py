@@ -92,19 +92,30 @@ def exclusive(lock: Path, purpose: str) -> Iterator[None]:
 
     lock: a file made for this; it stays, but for a failure, when there is nothing that the next process could find.
     """
+    try:
+        file_lock = held(lock, purpose)
+    except PermissionError:  # another user's, who lets nobody else hold it
+        lock = lock.with_name(f"{lock.name}-{os.getuid()}")
+        file_lock = held(lock, purpose)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            lock.unlink()  # while it is held: those who wait see that it has gone
+        raise
+    finally:
+        file_lock.release()
+
+
+def held(lock: Path, purpose: str) -> FileLock:
+    """This file's lock, as soon as no other process has it."""
     file_lock = FileLock(lock, mode=SHARED)
     try:
         file_lock.acquire(timeout=1)
     except Timeout:
         log.info("another process is %s: waiting for it", purpose)
         file_lock.acquire()
-    try:
-        yield
-    except BaseException:
-        lock.unlink(missing_ok=True)  # while it is held: those who wait see that it has gone
-        raise
-    finally:
-        file_lock.release()
+    return file_lock
 
 
 @contextmanager

@@ -78,6 +78,15 @@ def test_both_may_write_where_the_folder_lets_them(data_dir: Path) -> None:
     assert len(folders(data_dir / "cache")) == 2
 
 
+def test_a_lock_that_its_user_keeps_does_not_stop_the_other(data_dir: Path) -> None:
+    as_user(ONE, lambda: prepare(data_dir, "first", 1))
+    (data_dir / "cache").chmod(0o777)
+    (lock,) = data_dir.glob("cache/.*.lock")
+    lock.chmod(0o644)
+    as_user(OTHER, lambda: prepare(data_dir, "second", 1))
+    as_user(ONE, lambda: prepare(data_dir, "second", 0))
+
+
 def test_what_one_left_half_prepared_does_not_stop_the_other(data_dir: Path) -> None:
     as_user(OTHER, lambda: prepare(data_dir, "half", 1))
     (entry,) = folders(data_dir / "cache")
