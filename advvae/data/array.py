@@ -63,6 +63,9 @@ class Array:
     def files(self, split: str, data_dir: Path) -> list[Path]:
         return [self.file]
 
+    def identity(self) -> tuple[Path, Mapping[str, Any]]:
+        return self.file.parent, {}
+
     def read(self, split: str, data_dir: Path) -> Items:
         with self.opened() as arrays:
             prefix = f"{split}_" if f"{split}_images" in arrays else ""

@@ -24,7 +24,7 @@ from advvae.data.chunks import Tally
 from advvae.data.images import REMEDY
 from advvae.data.sealing import first_broken, write_seals
 from advvae.data.source import Items
-from advvae.data.texts import read_texts, take, write_texts
+from advvae.data.texts import beginning, from_inside, read_texts, take, to_inside, write_texts
 from advvae.data.told import tell_once
 from advvae.errors import UserError
 
@@ -102,8 +102,12 @@ class LeftOut:
             tell_once(log, self.file, f"{what}: {told} left out, listed in {self.file}")
 
 
-def load_entry(folder: Path) -> Prepared | None:
-    """A prepared split from its folder; None when it is not there or not whole, so that it is made again."""
+def load_entry(folder: Path, home: Path | None = None) -> Prepared | None:
+    """A prepared split from its folder; None when it is not there or not whole, so that it is made again.
+
+    home: the folder that the set's files are in by now; None = it has none that is known.
+    """
+    start = beginning(home)
     try:
         if broken := first_broken(folder):
             tell_once(log, folder, f"{folder / broken} is damaged: the images are prepared again")
@@ -113,8 +117,9 @@ def load_entry(folder: Path) -> Prepared | None:
         masks = load_array(folder / "masks.npy", facts["masks"]) if facts["masks"] else None
         labels = np.load(folder / "labels.npy", mmap_mode="r")
         groups = np.load(folder / "groups.npy", mmap_mode="r") if facts["groups"] else None
-        paths, names = (read_texts(folder / f"{part}.txt") if facts[part] else None for part in ("paths", "names"))
-        unreadable = [(number, path, reason) for number, path, reason in facts["unreadable"]]
+        paths = read_texts(folder / "paths.txt", start) if facts["paths"] else None
+        names = read_texts(folder / "names.txt") if facts["names"] else None
+        unreadable = [(number, from_inside(path, start), reason) for number, path, reason in facts["unreadable"]]
         left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
         doubts = [str(doubt) for doubt in facts["doubts"]]
         classes = facts["classes"]
@@ -155,20 +160,27 @@ def load_array(path: Path, shape: Sequence[int]) -> torch.Tensor:
     return tensor
 
 
-def write_facts(folder: Path, items: Items, tally: Tally, shape: Sequence[int], doubts: Sequence[str]) -> None:
-    """All of an entry but its arrays of images and masks. shape: (N, C, H, W) of the images that could be read."""
+def write_facts(
+    folder: Path, items: Items, tally: Tally, shape: Sequence[int], doubts: Sequence[str], home: Path | None = None
+) -> None:
+    """All of an entry but its arrays of images and masks.
+
+    shape: (N, C, H, W) of the images that could be read. home: as in load_entry.
+    """
+    start = beginning(home)
     np.save(folder / "labels.npy", np.asarray(items.labels, dtype=np.int64))
     if items.groups is not None:
         np.save(folder / "groups.npy", np.asarray(items.groups))
-    for part, texts in (("paths", items.paths), ("names", items.names)):
-        if texts is not None:
-            write_texts(folder / f"{part}.txt", map(str, texts))
+    if items.paths is not None:
+        write_texts(folder / "paths.txt", (to_inside(str(path), start) for path in items.paths))
+    if items.names is not None:
+        write_texts(folder / "names.txt", map(str, items.names))
     facts: dict[str, Any] = {
         "shape": list(shape),
         "masks": [shape[0], *shape[2:]] if tally.n_masks else None,
         "classes": [str(name) for name in items.classes],
         **{part: getattr(items, part) is not None for part in ("paths", "groups", "names")},
-        "unreadable": tally.unreadable,
+        "unreadable": [(number, to_inside(path, start), reason) for number, path, reason in tally.unreadable],
         "n_others": len(items.left_out),
         "n_bad_masks": len(tally.bad_masks),
         "doubts": list(doubts),

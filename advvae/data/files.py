@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +94,13 @@ class Folder:
 
     def files(self, split: str, data_dir: Path) -> list[Path]:
         return [*([self.table] if self.csv else []), *self.listing().of(split).files]
+
+    def identity(self) -> tuple[Path, Mapping[str, Any]]:
+        """Class folders of any split give the classes of all their numbers."""
+        tops = self.folders.values() or [self.folder]
+        classes = sorted({name for top in tops for name in next(os.walk(top), ("", [], []))[1]})
+        table = name_in(self.folder, self.table) if self.csv else None
+        return self.folder, {"csv": table, "masks": self.masks, "slices": self.slices, "folders": classes}
 
     def read(self, split: str, data_dir: Path) -> Items:
         listing = self.checked()

@@ -77,10 +77,12 @@ class Form:
 class Source(Protocol):
     """What `_target_` in a file of conf/dataset names: built-in, or a class of the user's own.
 
-    Three attributes are optional. `private` says whether the images may be patients, which is taken for granted of
+    Four attributes are optional. `private` says whether the images may be patients, which is taken for granted of
     sources from outside this package (`is_private`). `files(split, data_dir)`
     lists the files that a split is read from: the prepared copy is remade when one of them changes; without it, when
-    the arguments or the code of the source do. `at_size(size)` returns the source to use for images of that side,
+    the arguments or the code of the source do. `identity()` returns the folder of these files and all that shapes the
+    images beside them, so that a copy is found again when the folder is moved; without it these are data_dir and all
+    arguments. `at_size(size)` returns the source to use for images of that side,
     for sets that are published in several sizes.
     """
 

@@ -21,13 +21,14 @@ from advvae.data.entries import Prepared, load_entry
 from advvae.data.images import FILTER
 from advvae.data.locks import found_or_made
 from advvae.data.source import Form, Items, Source
+from advvae.data.texts import encoded
 from advvae.data.told import tell_once
 from advvae.data.writing import partial_of, write_entry
 from advvae.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 7  # of entries; a change of how they are made or laid out raises it
+FORMAT = 8  # of entries; a change of how they are made or laid out raises it
 
 
 def prepare(
@@ -47,10 +48,14 @@ def prepare(
     Raises UserError for a dataset that cannot be read or downloaded, more unreadable images, and too small a disk.
     """
     what = f"{name} {split}"
+    home = home_of(source, data_dir)
     stem = f"{name}-{split}-{form.size}px-{form.channels}c"
 
     def entry() -> str:
         return f"{stem}-{digest(source, split, form, data_dir)}"
+
+    def load(folder: Path) -> Prepared | None:
+        return load_entry(folder, home)
 
     def make(cache: Path) -> Path:
         items = checked(source.read(split, data_dir), what)
@@ -58,10 +63,15 @@ def prepare(
         for leftover in cache.glob(glob.escape(f".partial-{stem}-") + "*"):  # of processes that were killed
             if leftover != partial_of(final):
                 shutil.rmtree(leftover, ignore_errors=True)
-        write_entry(items, final, what=what, form=form, num_workers=num_workers, max_unreadable=max_unreadable)
+        write_entry(
+            items, final, what=what, home=home, form=form, num_workers=num_workers, max_unreadable=max_unreadable
+        )
+        if entry() != final.name:
+            shutil.rmtree(final)
+            raise UserError(f"{what}: its files have changed while they were prepared: start again")
         return final
 
-    prepared = found_or_made(entry, load_entry, make, data_dir=data_dir, lock=stem, purpose=f"preparing {what}")
+    prepared = found_or_made(entry, load, make, data_dir=data_dir, lock=stem, purpose=f"preparing {what}")
     prepared.left_out.check(what, max_unreadable)
     prepared.left_out.tell(what)
     for doubt in prepared.doubts:
@@ -72,18 +82,29 @@ def prepare(
 def digest(source: Source, split: str, shape: object, data_dir: Path) -> str:
     """A short name for all that something made of a split follows from; see Source for what is known about it.
 
+    Of files, what is in them and their names below the set's folder count, and not where that lies.
     shape: what shapes it beside the images themselves.
     """
     kind = type(source)
+    home, arguments = source.identity() if hasattr(source, "identity") else (data_dir, vars(source))
     facts = {
-        "format": [FORMAT, FILTER, split, repr(shape), str(data_dir.resolve())],
-        "source": [kind.__module__, kind.__qualname__, code_of(kind), vars(source)],
+        "format": [FORMAT, FILTER, split, repr(shape)],
+        "source": [kind.__module__, kind.__qualname__, code_of(kind), arguments],
         "has files": hasattr(source, "files"),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=content_of).encode())
-    if hasattr(source, "files") and (files := source.files(split, data_dir)):
-        key.update(contents_digest(files, data_dir).encode())
+    if not hasattr(source, "files"):
+        key.update(encoded(str(data_dir.resolve())))
+    elif files := source.files(split, data_dir):
+        key.update(contents_digest(files, home, data_dir).encode())
     return key.hexdigest()[:16]
+
+
+def home_of(source: Source, data_dir: Path) -> Path | None:
+    """The folder that the files of a set are named in; None = it does not say which files it is read from."""
+    if not hasattr(source, "files"):
+        return None
+    return source.identity()[0] if hasattr(source, "identity") else data_dir
 
 
 def normals_digest(source: Source, name: str, data_dir: Path) -> str | None:

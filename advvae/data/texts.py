@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+INSIDE = "\0"  # no path of a file holds it
 
 
 class Texts(Sequence[str]):
@@ -16,12 +19,14 @@ class Texts(Sequence[str]):
     content: uint8, the strings in UTF-8, a line end after each.
     starts: int64, where in `content` each begins, and its length.
     positions: int64, which of these strings are meant, in this order.
+    home: what stands for INSIDE at their beginning, if these are paths: the set's folder, with a separator at its end.
     """
 
-    def __init__(self, content: np.ndarray, starts: np.ndarray, positions: np.ndarray) -> None:
+    def __init__(self, content: np.ndarray, starts: np.ndarray, positions: np.ndarray, home: str | None = None) -> None:
         self.content = content
         self.starts = starts
         self.positions = positions
+        self.home = home
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -30,11 +35,12 @@ class Texts(Sequence[str]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         position = self.positions[index]
-        return decoded(self.content[self.starts[position] : self.starts[position + 1] - 1].tobytes())
+        text = decoded(self.content[self.starts[position] : self.starts[position + 1] - 1].tobytes())
+        return from_inside(text, self.home)
 
     def take(self, positions: np.ndarray) -> Texts:
         """Those at these positions, in this order."""
-        return Texts(self.content, self.starts, self.positions[positions])
+        return Texts(self.content, self.starts, self.positions[positions], self.home)
 
 
 def take(texts: Sequence[str] | None, positions: np.ndarray) -> Sequence[str] | None:
@@ -62,12 +68,31 @@ def write_texts(path: Path, texts: Iterable[str]) -> None:
     np.save(starts_of(path), np.frombuffer(starts, np.int64))
 
 
-def read_texts(path: Path) -> Texts:
-    """What `write_texts` has written, mapped. Raises OSError or ValueError for what is not there or not whole."""
+def read_texts(path: Path, home: str | None = None) -> Texts:
+    """What `write_texts` has written, mapped. Raises OSError or ValueError for what is not there or not whole.
+
+    home: as in Texts.
+    """
     content, starts = np.memmap(path, np.uint8, "r"), np.load(starts_of(path), mmap_mode="r")
     if starts[-1] != len(content):
         raise ValueError(f"{path} is not whole")
-    return Texts(np.asarray(content), np.asarray(starts), np.arange(len(starts) - 1))
+    return Texts(np.asarray(content), np.asarray(starts), np.arange(len(starts) - 1), home)
+
+
+def beginning(home: Path | None) -> str | None:
+    """What the paths of files in this folder begin with."""
+    return None if home is None else str(home / INSIDE)[: -len(INSIDE)]
+
+
+def to_inside(path: str, home: str | None) -> str:
+    """A path as it is kept, so that it stays right where the set's folder is moved; home: as in Texts."""
+    if home is None or not path.startswith(home) or os.path.isabs(path[len(home) :]):
+        return path
+    return INSIDE + path[len(home) :]
+
+
+def from_inside(path: str, home: str | None) -> str:
+    return path if home is None or not path.startswith(INSIDE) else home + path[len(INSIDE) :]
 
 
 def starts_of(path: Path) -> Path:

@@ -27,9 +27,19 @@ TOLD = 3  # images left out that the log names
 BLOCK = 2**24  # values turned from 8 into 16 bits at a time
 
 
-def write_entry(items: Items, folder: Path, *, what: str, form: Form, num_workers: int, max_unreadable: float) -> None:
+def write_entry(
+    items: Items,
+    folder: Path,
+    *,
+    what: str,
+    home: Path | None,
+    form: Form,
+    num_workers: int,
+    max_unreadable: float,
+) -> None:
     """Prepare all images into `folder`: 8 bits each, unless one of them has more.
 
+    home: the folder that the set's files are in; None = it has none that is known.
     Raises UserError where more than this share of them cannot be read, and for a disk that is full. What is there of
     the entry stays but in the latter case, and the next call goes on with it.
     """
@@ -47,7 +57,7 @@ def write_entry(items: Items, folder: Path, *, what: str, form: Form, num_worker
                 entry.append(chunk)
         write_left_out(partial, items, tally).check(what, max_unreadable)
         doubts = [f"{what}: {doubt}" for doubt in doubts_of(tally, form, entry.arrays[0].dtype)]
-        write_facts(partial, items, tally, (tally.n_read, *chunks.shape[1:]), doubts)
+        write_facts(partial, items, tally, (tally.n_read, *chunks.shape[1:]), doubts, home)
         partial.rename(folder)
     except OSError as error:
         if error.errno not in NO_ROOM:

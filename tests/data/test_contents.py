@@ -33,23 +33,23 @@ def three_files(folder: Path) -> list[Path]:
 
 def test_files_are_read_once(tmp_path: Path, read: list[str]) -> None:
     files = three_files(tmp_path)
-    first = contents_digest(files, tmp_path)
-    assert contents_digest(files, tmp_path) == first
+    first = contents_digest(files, tmp_path, tmp_path)
+    assert contents_digest(files, tmp_path, tmp_path) == first
     assert read == ["a", "b", "c"]
 
 
 def test_a_touched_file_is_read_again_and_gives_the_same(tmp_path: Path, read: list[str]) -> None:
     files = three_files(tmp_path)
-    first = contents_digest(files, tmp_path)
+    first = contents_digest(files, tmp_path, tmp_path)
     os.utime(files[1], (1, 1))
-    assert contents_digest(files, tmp_path) == first
+    assert contents_digest(files, tmp_path, tmp_path) == first
     assert len(read) == 6
 
 
 @pytest.mark.parametrize("change", ["content", "name", "order", "more", "gone"])
 def test_names_and_contents_count(tmp_path: Path, read: list[str], change: str) -> None:
     files = three_files(tmp_path)
-    first = contents_digest(files, tmp_path)
+    first = contents_digest(files, tmp_path, tmp_path)
     if change == "content":
         files[1].write_text("x")  # of the same size
     elif change == "name":
@@ -60,7 +60,7 @@ def test_names_and_contents_count(tmp_path: Path, read: list[str], change: str) 
         files = [*files, files[0]]
     else:
         files[1].unlink()  # a link to nowhere
-    assert contents_digest(files, tmp_path) != first
+    assert contents_digest(files, tmp_path, tmp_path) != first
 
 
 def test_nothing_is_needed_of_a_folder_that_cannot_be_written(
@@ -71,12 +71,34 @@ def test_nothing_is_needed_of_a_folder_that_cannot_be_written(
     data_dir.mkdir()
     (data_dir / "cache").write_text("a file too")
     files = three_files(tmp_path)
-    assert contents_digest(files, data_dir) == contents_digest(files, data_dir)
+    assert contents_digest(files, tmp_path, data_dir) == contents_digest(files, tmp_path, data_dir)
     assert len(read) == 6
 
 
 def test_more_files_than_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = three_files(tmp_path)
-    together = contents.digest_of(files)
+    together = contents.digest_of(files, tmp_path)
     monkeypatch.setattr(contents, "TOGETHER", 2)
-    assert contents.digest_of(files) == together
+    assert contents.digest_of(files, tmp_path) == together
+
+
+def test_where_the_files_lie_does_not_count(tmp_path: Path, read: list[str]) -> None:
+    digests = []
+    for name in ("here", "there"):
+        home = tmp_path / name
+        home.mkdir()
+        digests.append(contents_digest(three_files(home), home, tmp_path))
+    assert digests[0] == digests[1]
+    assert len(read) == 6
+    assert contents_digest(three_files(tmp_path), tmp_path / "here", tmp_path) != digests[0]  # not in it
+
+
+def test_of_a_folder_the_names_and_sizes_of_its_files_count(tmp_path: Path) -> None:
+    folder, digests = tmp_path / "folder", []
+    (folder / "below").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path / "nowhere")
+    for name, content in (("a", "1"), ("a", "12"), ("below/b", "1"), ("below/c", "1")):
+        (folder / name).write_text(content)
+        digests.append(contents.digest_of([folder], tmp_path))
+        assert contents.digest_of([folder], tmp_path) == digests[-1]
+    assert len(set(digests)) == 4
