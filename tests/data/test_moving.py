@@ -75,23 +75,25 @@ def test_paths_follow_the_current_folder(tmp_path: Path, made: list[str], monkey
     assert len(made) == 1
 
 
-def test_a_table_elsewhere_and_files_elsewhere(tmp_path: Path, made: list[str]) -> None:
+def test_a_table_elsewhere_and_files_elsewhere(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_images(tmp_path, "root/1.png", "away/2.png")
     table = tmp_path / "table.csv"
     table.write_text(f"path,split\n1.png,test\n{tmp_path}/away/2.png,test")
-    for name in ("root", "moved"):
-        found = prepared(tmp_path, Folder(str(tmp_path / name), csv=str(table)))
-        assert paths_of(found) == [f"{tmp_path}/{name}/1.png", f"{tmp_path}/away/2.png"]
-        if name == "root":
-            (tmp_path / "root").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "root")
+    assert paths_of(prepared(tmp_path, Folder(".", csv=str(table)))) == ["1.png", f"{tmp_path}/away/2.png"]
+    (tmp_path / "root").rename(tmp_path / "moved")
+    found = prepared(tmp_path, Folder(str(tmp_path / "moved"), csv=str(table)))
+    assert paths_of(found) == [f"{tmp_path}/moved/1.png", f"{tmp_path}/away/2.png"]
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("change", [{"masks": "other"}, {"slices": "coronal"}])
 def test_arguments_beside_the_folder_count(change: dict[str, Any], tmp_path: Path, made: list[str]) -> None:
-    write_images(tmp_path, "test/1.png", "other/test/1.png")
-    prepared(tmp_path, Folder(str(tmp_path)))
-    prepared(tmp_path, Folder(str(tmp_path), **change))
+    write_images(tmp_path / "root", "1.png", "other/1.png")  # the same files are read with and without
+    for arguments in ({}, change):
+        prepared(tmp_path, Folder(str(tmp_path / "root"), **arguments), split="train")
     assert len(made) == 2
 
 
