@@ -22,7 +22,7 @@ import torch
 
 from advvae.data.chunks import Tally
 from advvae.data.images import REMEDY
-from advvae.data.sealing import first_broken, write_seals
+from advvae.data.sealing import SEALS, first_broken, write_seals
 from advvae.data.source import Items
 from advvae.data.texts import beginning, from_inside, read_texts, take, to_inside, write_texts
 from advvae.data.told import tell_once
@@ -186,8 +186,9 @@ def write_facts(
         "doubts": list(doubts),
     }
     (folder / "items.json").write_text(json.dumps(facts))
-    sealed = [path.name for path in folder.iterdir() if path.suffix in (".npy", ".txt", ".json")]
-    write_seals(folder, sorted(name for name in sealed if name != "masks.npy" or tally.n_masks))
+    written = {path.name for path in folder.iterdir() if path.suffix in (".npy", ".txt", ".json")}
+    unsealed = {SEALS} if tally.n_masks else {SEALS, "masks.npy"}  # a killed process may have left seals
+    write_seals(folder, sorted(written - unsealed))
 
 
 def write_left_out(folder: Path, items: Items, tally: Tally) -> LeftOut:
