@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
@@ -102,26 +101,46 @@ class Array:
                 yield {"images": content}
             else:
                 with content:
-                    check_memory(content, self.file)
-                    yield content
-        except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+                    yield Archive(content)
+        except UserError:
+            raise
+        except Exception as error:  # broken headers and archives fail in many ways
             if "allow_pickle" in str(error) or "Python objects" in str(error):
                 remedy = "holds Python objects, which could run code when loaded: save plain arrays of numbers"
                 raise UserError(f"{self.file} is no NumPy file, or {remedy}") from None
             raise UserError(f"{self.file} is broken or no .npy or .npz file ({error})") from None
 
 
-def check_memory(content: Any, file: Path) -> None:
-    """Raises UserError for an .npz file with an array that no memory here could hold: zeros pack well."""
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for member in content.zip.infolist():
-        if member.file_size > memory:
-            sizes = f"{member.file_size / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f} GB of memory"
-            raise UserError(
-                f"{file}: {member.filename} unpacks to {sizes}: save its images as .npy, which stays on disk"
-            )
+class Archive(Mapping[str, np.ndarray]):
+    """The arrays of an .npz file, each read when it is asked for; UserError for one that no memory can hold: zeros pack well."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        self.sizes = {member.filename.removesuffix(".npy"): member.file_size for member in content.zip.infolist()}
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if (size := self.sizes.get(key, 0)) > (memory := memory_of_machine()):
+            sizes = f"{size / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f} GB of memory"
+            remedy = "save its images as .npy, which stays on disk"
+            raise UserError(f"{self.content.zip.filename}: {key} unpacks to {sizes}: {remedy}")
+        array = self.content[key]
+        if not isinstance(array, np.ndarray):  # but the bytes of a member of another kind
+            raise ValueError(f"{key} is no array")
+        return array
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.content.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.content.files)
+
+    def __len__(self) -> int:
+        return len(self.content.files)
+
+
+def memory_of_machine() -> float:
+    """Bytes; infinite where the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def keys_without_images(arrays: Mapping[str, np.ndarray]) -> list[str]:

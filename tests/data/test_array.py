@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import io
-import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advvae.data import Items, infer_channels, load_split
+from advvae.data import Items, array, infer_channels, load_split
 from advvae.data.array import Array
 from advvae.errors import UserError
 from tests.data.configured import stacked
@@ -185,49 +184,82 @@ def test_other_keys_are_listed(tmp_path: Path) -> None:
         _ = write(tmp_path / "a.npz", x=IMAGES, y=IMAGES).splits
 
 
-def test_pickled_objects_are_refused(tmp_path: Path) -> None:
-    objects = np.array([{"code": "would run"}], dtype=object)
-    np.save(tmp_path / "a.npy", objects)
-    np.savez(tmp_path / "a.npz", images=objects)
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("key", ["images", "labels", "groups", "masks", None])
+def test_pickled_objects_are_refused(key: str | None, tmp_path: Path) -> None:
+    objects = np.array([Payload(tmp_path / "made")], dtype=object)
+    path = tmp_path / ("a.npz" if key else "a.npy")
+    if key:
+        write(path, **({"images": IMAGES} | {key: objects}))
+    else:
+        np.save(path, objects)
+    with pytest.raises(UserError, match=f"{path} .*holds Python objects, which could run code when loaded") as error:
+        Array(str(path)).read("train", tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "made").exists()
+    np.load(path, allow_pickle=True)[key or 0]  # what would have happened
+    assert (tmp_path / "made").exists()
+
+
+def test_a_pickle_by_the_name_of_an_array_is_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz"):
-        with pytest.raises(UserError, match="holds Python objects, which could run code when loaded"):
+        (tmp_path / name).write_bytes(pickle.dumps(Payload(tmp_path / "made")))
+        with pytest.raises(UserError, match=r"a\.np. is no NumPy file, or holds Python objects"):
             Array(str(tmp_path / name)).read("train", tmp_path)
+    assert not (tmp_path / "made").exists()
 
 
-def test_code_in_pickled_objects_is_not_run(tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, tuple[str]]:
-            return Path.touch, (str(tmp_path / "executed"),)
-
-    objects = np.empty(1, dtype=object)
-    objects[0] = Payload()
-    write(tmp_path / "a.npz", images=objects)
-    write(tmp_path / "b.npz", train_images=IMAGES, train_labels=objects)
-    for name in ("a.npz", "b.npz"):
-        with pytest.raises(UserError, match=f"{name} is no NumPy file, or holds Python objects"):
-            Array(str(tmp_path / name)).read("train", tmp_path)
-    np.save(tmp_path / "c.npy", objects, allow_pickle=True)
-    with pytest.raises(UserError, match=r"c\.npy is no NumPy file, or holds Python objects"):
-        Array(str(tmp_path / "c.npy")).read("train", tmp_path)
-    assert not (tmp_path / "executed").exists()
+def npy(header: str) -> bytes:
+    """An .npy file with this header and little else."""
+    content = f"{header:<117}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content + bytes(100)
 
 
-def test_what_no_memory_could_hold_is_named_before_it_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 64, 64), np.uint8))
-    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
-    with pytest.raises(UserError, match=r"bomb\.npz: images\.npy unpacks to 0 GB, and this machine has 0 GB of memory"):
-        Array(str(tmp_path / "bomb.npz")).read("train", tmp_path)
+@pytest.mark.parametrize(
+    "shape", ["(10**12, 9, 9)", f"({10**12}, 9, 9)", f"({10**30}, 9, 9)", "(-3, 9, 9)", "(2, 9, True)"]
+)
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_headers_that_claim_what_is_not_there(shape: str, suffix: str, tmp_path: Path) -> None:
+    path, content = tmp_path / f"a.{suffix}", npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}")
+    if suffix == "npy":
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", content)
+    with pytest.raises(UserError, match=rf"{path} is broken or no \.npy or \.npz file") as error:
+        Array(str(path)).read("train", tmp_path)
+    assert "\n" not in str(error.value)
 
 
-def test_a_header_that_claims_more_than_there_is(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64)})
-    with zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive:
-        archive.writestr("images.npy", file.getvalue() + b"few")
-    with pytest.raises(UserError, match=r"liar\.npz is broken or no \.npy or \.npz file"):
-        Array(str(tmp_path / "liar.npz")).read("train", tmp_path)
+@pytest.mark.parametrize("key", ["images", "labels", "groups", "masks"])
+def test_what_is_no_array_in_an_archive_is_named(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write(path, **({"images": IMAGES} if key != "images" else {}))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(key, "no array")
+    with pytest.raises(UserError, match=rf"{path} is broken or no \.npy or \.npz file \({key} is no array\)"):
+        Array(str(path)).read("train", tmp_path)
+
+
+def test_what_no_memory_can_hold_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, train_images=np.zeros((1000, 9, 9), np.uint8), test_images=IMAGES[:3])
+    monkeypatch.setattr(array, "memory_of_machine", lambda: 81_000)  # 128 bytes of header are not among them
+    told = r"a\.npz: train_images unpacks to 0 GB, and this machine has 0 GB of memory: save its images as \.npy"
+    with pytest.raises(UserError, match=told):
+        Array(str(path)).read("train", tmp_path)
+    assert len(Array(str(path)).read("test", tmp_path).images) == 3
+    monkeypatch.setattr(array, "memory_of_machine", lambda: 81_128)
+    assert len(Array(str(path)).read("train", tmp_path).images) == 1000
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 no zip either"])
