@@ -112,7 +112,10 @@ class Array:
 
 
 class Archive(Mapping[str, np.ndarray]):
-    """The arrays of an .npz file, each read when it is asked for; UserError for one that no memory can hold: zeros pack well."""
+    """The arrays of an .npz file, each read when it is asked for.
+
+    Raises UserError for one that no memory here could hold, before it is unpacked: zeros pack well.
+    """
 
     def __init__(self, content: Any) -> None:
         self.content = content
