@@ -48,7 +48,7 @@ def test_train_writes_what_the_contract_says(advvae: Command) -> None:
         *("metrics.csv", "curves.png"),
         *("samples/epoch-0002.png", "samples/epoch-0003.png"),
         *("reconstructions/epoch-0002.png", "reconstructions/epoch-0003.png"),
-        *(f"checkpoints/{name}.pt" for name in ("last", "best", "epoch-0002", "epoch-0003")),
+        *(f"checkpoints/{name}.pt" for name in ("last", "previous", "best", "epoch-0002", "epoch-0003")),
     }
     rows = table(result.folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

@@ -112,7 +112,10 @@ class Array:
 
 
 class Archive(Mapping[str, np.ndarray]):
-    """The arrays of an .npz file, each read when it is asked for. Raises UserError for one that no memory can hold."""
+    """The arrays of an .npz file, each read when it is asked for.
+
+    Raises UserError for one that no memory here could hold, before it is unpacked: zeros pack well.
+    """
 
     def __init__(self, content: Any) -> None:
         self.content = content
@@ -120,8 +123,9 @@ class Archive(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         if (size := self.sizes.get(key, 0)) > (memory := memory_of_machine()):
-            needed = f"{key} takes {size / 1e9:.1f} GB of memory, and there are {memory / 1e9:.1f}"
-            raise UserError(f"{self.content.zip.filename}: {needed}: save it as an .npy file, which is read in parts")
+            sizes = f"{size / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f} GB of memory"
+            remedy = "save its images as .npy, which stays on disk"
+            raise UserError(f"{self.content.zip.filename}: {key} unpacks to {sizes}: {remedy}")
         array = self.content[key]
         if not isinstance(array, np.ndarray):  # but the bytes of a member of another kind
             raise ValueError(f"{key} is no array")

@@ -252,9 +252,10 @@ def test_what_is_no_array_in_an_archive_is_named(key: str, tmp_path: Path) -> No
 
 def test_what_no_memory_can_hold_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.npz"
-    np.savez_compressed(path, train_images=np.zeros((1000, 9, 9), np.uint8), test_images=IMAGES[:3])
+    images, labels = np.zeros((1000, 9, 9), np.uint8), np.zeros(1000, int)
+    np.savez_compressed(path, train_images=images, train_labels=labels, test_images=IMAGES[:3])
     monkeypatch.setattr(array, "memory_of_machine", lambda: 81_000)  # 128 bytes of header are not among them
-    told = r"a\.npz: train_images takes 0\.0 GB of memory, and there are 0\.0: save it as an \.npy file"
+    told = r"a\.npz: train_images unpacks to 0 GB, and this machine has 0 GB of memory: save its images as \.npy"
     with pytest.raises(UserError, match=told):
         Array(str(path)).read("train", tmp_path)
     assert len(Array(str(path)).read("test", tmp_path).images) == 3
