@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from advvae import figures
 from tests.command import Command
+
+DRAWN = ("tests.test_commands", "tests.test_readme", "tests.test_demo")  # tests whose trainings draw their curves
 
 # With a second thread, tests' small tensors mostly wait: for minutes where another test runs beside them.
 torch.set_num_threads(1)
@@ -18,10 +21,19 @@ def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def advvae(
-    tmp_path: Path, shared_data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    shared_data_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Command:
-    """The command, in an empty current folder; the default tracker records nothing."""
+    """The command, in an empty current folder; the default tracker records nothing.
+
+    A training's curves, which take longer to draw than a tiny one takes, are drawn where a test may look at them.
+    """
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    if request.module.__name__ not in DRAWN:
+        monkeypatch.setattr(figures, "curves", lambda table, path: path.touch())
     return Command(tmp_path, shared_data_dir, capsys)
 
 
