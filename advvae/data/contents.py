@@ -25,8 +25,8 @@ BLOCK = 2**22  # bytes
 def contents_digest(files: Sequence[Path], home: Path, data_dir: Path) -> str:
     """A digest of the names of these files, as seen from `home`, and all that is in them; wherever `home` lies.
 
-    A file is read when its size or time of change is not that of the last time; a copy of a file that keeps both, in
-    the same place, goes unnoticed. Of a folder, the names and sizes of all that is in it count.
+    A file is read when its size or a time of change, its content's or its own, is not that of the last time. Of a
+    folder, the names and sizes of all that is in it count.
     """
     state = hashlib.sha256(encoded(str(home.absolute())))
     for path in files:
@@ -84,9 +84,9 @@ def inside(folder: Path) -> Iterator[tuple[str, int]]:
             yield os.path.relpath(path, folder), os.path.getsize(path) if os.path.exists(path) else -1
 
 
-def file_facts(path: Path) -> tuple[str, int, int]:
+def file_facts(path: Path) -> tuple[str, int, int, int]:
     try:
         stat = path.stat()
     except OSError:  # a link to nowhere: as unreadable as any other broken file, when it is opened
-        return str(path.absolute()), 0, 0
-    return str(path.absolute()), stat.st_size, stat.st_mtime_ns
+        return str(path.absolute()), 0, 0, 0
+    return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

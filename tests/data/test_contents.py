@@ -102,3 +102,11 @@ def test_of_a_folder_the_names_and_sizes_of_its_files_count(tmp_path: Path) -> N
         digests.append(contents.digest_of([folder], tmp_path))
         assert contents.digest_of([folder], tmp_path) == digests[-1]
     assert len(set(digests)) == 4
+
+
+def test_a_file_whose_time_was_set_back_is_read_again(tmp_path: Path, read: list[str]) -> None:
+    files = three_files(tmp_path)
+    first, time = contents_digest(files, tmp_path, tmp_path), files[0].stat().st_mtime_ns
+    files[0].write_text("x")
+    os.utime(files[0], ns=(time, time))
+    assert contents_digest(files, tmp_path, tmp_path) != first
