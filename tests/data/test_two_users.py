@@ -60,6 +60,31 @@ def test_what_one_has_prepared_the_other_uses(data_dir: Path) -> None:
     as_user(OTHER, lambda: prepare(data_dir, "shared", 0))
 
 
+class OfFile(Given):
+    """Read from a file."""
+
+    def files(self, split: str, data_dir: Path) -> list[Path]:
+        return [data_dir / "file"]
+
+
+def test_what_one_has_prepared_is_used_where_nothing_can_be_written(data_dir: Path) -> None:
+    """Neither a lock nor what is known of the files is written, there or in the other user's own folder."""
+    (data_dir / "file").write_text("content")
+
+    def use(n_reads: int) -> None:
+        Given.reads.clear()
+        assert len(prepared(data_dir, OfFile(name="shared")).images) == 300
+        assert Given.reads["shared"] == n_reads
+
+    as_user(ONE, lambda: use(1))
+    before = sorted(data_dir.rglob("*"))
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in before)
+    data_dir.chmod(0o755)
+    as_user(OTHER, lambda: use(0))
+    assert sorted(data_dir.rglob("*")) == before
+    assert not Path(f"/tmp/advvae-of-{OTHER}").exists()
+
+
 def test_what_is_missing_goes_to_the_users_own_folder(data_dir: Path) -> None:
     as_user(ONE, lambda: prepare(data_dir, "first", 1))
     try:
