@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 ONE, OTHER = 4711, 4712  # user ids
+OTHERS_OWN = Path(tempfile.gettempdir(), f"advvae-of-{OTHER}-{os.getpid()}")  # tests may run several times at once
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def as_user(number: int, work: Callable[[], None]) -> None:
             os.setgid(number)
             os.setuid(number)
             os.umask(0o022)
-            os.environ["XDG_CACHE_HOME"] = f"/tmp/advvae-of-{number}"
+            os.environ["XDG_CACHE_HOME"] = str(OTHERS_OWN) if number == OTHER else "/nowhere"
             work()
         except BaseException:
             traceback.print_exc()
@@ -82,7 +83,7 @@ def test_what_one_has_prepared_is_used_where_nothing_can_be_written(data_dir: Pa
     data_dir.chmod(0o755)
     as_user(OTHER, lambda: use(0))
     assert sorted(data_dir.rglob("*")) == before
-    assert not Path(f"/tmp/advvae-of-{OTHER}").exists()
+    assert not OTHERS_OWN.exists()
 
 
 def test_what_is_missing_goes_to_the_users_own_folder(data_dir: Path) -> None:
@@ -90,9 +91,9 @@ def test_what_is_missing_goes_to_the_users_own_folder(data_dir: Path) -> None:
     try:
         as_user(OTHER, lambda: prepare(data_dir, "second", 1))
         as_user(OTHER, lambda: prepare(data_dir, "second", 0))
-        assert len(folders(data_dir / "cache")) == len(folders(Path(f"/tmp/advvae-of-{OTHER}"))) == 1
+        assert len(folders(data_dir / "cache")) == len(folders(OTHERS_OWN / "advvae")) == 1
     finally:
-        shutil.rmtree(f"/tmp/advvae-of-{OTHER}", ignore_errors=True)
+        shutil.rmtree(OTHERS_OWN, ignore_errors=True)
 
 
 def test_both_may_write_where_the_folder_lets_them(data_dir: Path) -> None:
