@@ -60,6 +60,9 @@ def write_entry(
         write_facts(partial, items, tally, (tally.n_read, *chunks.shape[1:]), doubts, home)
         partial.rename(folder)
     except OSError as error:
+        if folder.is_dir():  # another user, behind another lock, was faster
+            shutil.rmtree(partial, ignore_errors=True)
+            return
         if error.errno not in NO_ROOM:
             raise
         shutil.rmtree(partial, ignore_errors=True)
