@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
-from advvae import figures
 from tests.command import Command
-
-DRAWN = ("tests.test_commands", "tests.test_readme", "tests.test_demo")  # tests whose trainings draw their curves
 
 # With a second thread, tests' small tensors mostly wait: for minutes where another test runs beside them.
 torch.set_num_threads(1)
@@ -29,11 +28,11 @@ def advvae(
 ) -> Command:
     """The command, in an empty current folder; the default tracker records nothing.
 
-    A training's curves, which take longer to draw than a tiny one takes, are drawn where a test may look at them.
+    Plots, which take longer to draw than tiny networks to train, are drawn for tests that are marked `drawn` alone.
     """
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    if request.module.__name__ not in DRAWN:
-        monkeypatch.setattr(figures, "curves", lambda table, path: path.touch())
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Image.new("L", (1, 1)).save(path))
     return Command(tmp_path, shared_data_dir, capsys)
 
 

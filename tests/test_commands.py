@@ -41,6 +41,7 @@ def files(folder: Path) -> set[str]:
 ALWAYS = {"config.yaml", ".hydra/overrides.yaml", "advvae.log", "metrics.json"}
 
 
+@pytest.mark.drawn
 def test_train_writes_what_the_contract_says(advvae: Command) -> None:
     result = advvae.train("n_epochs=3", "sample_and_save_frequency=2")
     assert result.folder.parent == advvae.cwd / "outputs" / "train" / "digits"

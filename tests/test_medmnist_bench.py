@@ -75,6 +75,7 @@ def test_the_organ_sets_share_their_patients() -> None:
     }
 
 
+@pytest.mark.drawn
 def test_one_class_goes_through_the_sets_that_have_normal_images(medical: Command) -> None:
     result = medical("experiment=medmnist_one_class", *SMALL)
     assert result.status == 0, result.errors
@@ -152,6 +153,7 @@ def check_matrix(folder: Path, names: list[str]) -> None:
     assert len(table(folder / "audit.csv")) == len(names) ** 2
 
 
+@pytest.mark.drawn
 def test_a_matrix_of_three_sets_keeps_each_ones_channels(medical: Command) -> None:
     names = ["organamnist", "organcmnist", "retinamnist"]
     result = medical(*few(*names))
@@ -212,6 +214,7 @@ def test_missing_files_are_told_before_any_training(medical: Command, monkeypatc
     assert medical.runs() == []
 
 
+@pytest.mark.drawn
 def test_an_interrupted_matrix_goes_on_with_the_same_command(medical: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the second epoch of the second set's training."""
     names = ["breastmnist", "octmnist", "retinamnist"]
@@ -295,6 +298,7 @@ def test_two_launches_do_not_share_a_matrix(medical: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 def test_the_matrix_of_all_twelve_sets(medical: Command) -> None:
     result = medical(*MATRIX)
     assert result.status == 0, result.errors

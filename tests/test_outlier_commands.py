@@ -192,6 +192,7 @@ def test_an_input_that_is_not_there(advvae: Command) -> None:
     assert advvae.runs() == [run]
 
 
+@pytest.mark.drawn
 def test_a_matrix_trains_what_it_does_not_find(advvae: Command) -> None:
     digits = advvae.train().folder
     advvae.train("dataset.keep_classes=[3]")  # newer, but not of the whole set
