@@ -201,7 +201,10 @@ def _settle_resume(config: Config, typed: set[str]) -> Settled | None:
     check(settled)
     settled = _complete(settled)
     for name in differing(settled, run, NOT_RESUMED):
-        logger.info(f"{name} is {getattr(settled, name)} from here on, and was {run[name]}")
+        here, there = (runs.flat({name: value}) for value in (getattr(settled, name), run[name]))
+        for key in here:
+            if here[key] != there.get(key, here[key]):
+                logger.info(f"{key} is {here[key]} from here on, and was {there[key]}")
     return Settled(settled, checkpoint)
 
 

@@ -215,9 +215,11 @@ def test_best_pt_stays_the_best_when_a_run_goes_on_from_before_it(advvae: Comman
 
 def test_a_changed_seed_begins_the_epoch_anew(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = interrupted(advvae, monkeypatch, step=STEPS + 2).folder
-    result = advvae(f"resume={stopped}", "seed=8")
+    result = advvae(f"resume={stopped}", "seed=8", "dataset.max_unreadable=0.5")
     assert "the seed or the number of training images has changed: the epoch begins anew" in result.output
-    assert "seed is 8 from here on, and was 0" in result.output
+    assert "seed is 8 from here on, and was 0\n" in result.output
+    assert "dataset.max_unreadable is 0.5 from here on, and was 0.01\n" in result.output
+    assert result.output.count("from here on") == 2
     assert json.loads((stopped / "metrics.json").read_text())["steps"] == 4 * STEPS
 
 
