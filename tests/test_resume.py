@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -74,9 +75,16 @@ def whole(advvae: Command, tmp_path_factory: pytest.TempPathFactory, capsys: pyt
     return train
 
 
-# the 1st epoch's end, the 3rd's middle, its last step but one, and its last
-@pytest.mark.parametrize("step", [STEPS, 2 * STEPS + 3, 3 * STEPS - 1, 3 * STEPS])
-@pytest.mark.parametrize(("loss", "num_workers"), [("mse", 0), ("ssim", 2)])
+IN_THE_MIDDLE, AT_THE_END = 2 * STEPS + 3, 3 * STEPS  # of the third epoch
+
+
+@pytest.mark.parametrize(
+    ("loss", "num_workers", "step"),
+    [
+        *product(("mse", "ssim"), (0, 2), (IN_THE_MIDDLE, AT_THE_END)),
+        *(("mse", 0, 1), ("mse", 0, STEPS), ("mse", 0, AT_THE_END - 1)),
+    ],
+)
 def test_a_resumed_run_equals_one_never_interrupted(
     advvae: Command,
     whole: Whole,
