@@ -46,6 +46,7 @@ MOST = timedelta(minutes=2)
 LOSSES = ("vae_loss", "recon", "kld", "adversarial_sample", "discriminator_loss", "val_loss")
 
 
+@pytest.mark.slow
 def test_two_ranks_on_half_batches_equal_one_rank(tmp_path: Path) -> None:
     """After 20 steps, without batch statistics: weights and losses, and what is gathered."""
     alone = played(tmp_path)
@@ -114,6 +115,7 @@ def _play_and_save(folder: Path) -> None:
     torch.save(played(folder), folder / "rank1.pt")
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     """Two epochs, the losses of each; rank 1 alone believes that the time is up before the first."""
     with beside(_train_and_save, tmp_path):

@@ -166,6 +166,7 @@ def test_an_experiments_values_count_as_typed(advvae: Command, trained: Path) ->
     assert (found["gen_weight"], found["recon_weight"], found["kld_weight"]) == (0, 0, 0.5)
 
 
+@pytest.mark.slow
 def test_the_weight_grid_is_nine_runs(advvae: Command) -> None:
     assert advvae("experiment=weight_grid", "dataset=digits", *TINY).status == 0
     assert len(advvae.runs()) == 9

@@ -299,6 +299,7 @@ def count_reads(data_dir: Path, number: int, results: Any) -> None:
     results.put(Given.reads["raced"])
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")  # a fork of a process that used torch's threads may hang
     results: Any = context.Queue()
