@@ -13,13 +13,16 @@ torch itself does not notice a flipped bit.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import UnionType
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import torch
 
+from advvae.config import Config
 from advvae.errors import UserError
 from advvae.files import replacing
 from advvae.models import AdversarialVAE
@@ -29,6 +32,10 @@ FORMAT = 2  # files of format 1 have no checksum, and were written at the end of
 PARTS = ("encoder", "decoder", "discriminator")
 GROUPS = ("dataset", "model", "loss")  # of its config
 SEAL = b"sha256:"
+
+
+class NewerFormat(UserError):
+    """A file of a later version of advvae, which is whole."""
 
 
 @dataclass
@@ -62,6 +69,7 @@ class Training:
 
     Attributes:
         epoch, step: epochs that are over, and the steps of these.
+        rows: of these epochs, as in metrics.csv.
         rewinds: how often the run has gone back because of a loss, gradient or weight that was not finite.
         under_way: the fields of `UnderWay`; None = no epoch is.
         random_state: of the generators that a user's own network or loss may draw from.
@@ -71,6 +79,7 @@ class Training:
     step: int = 0
     seconds: float = 0.0
     rewinds: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
     best_metrics: dict[str, Any] = field(default_factory=dict)
     vae_optimizer: dict[str, Any] = field(default_factory=dict)
     discriminator_optimizer: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +91,10 @@ class Training:
     def steps_done(self) -> int:
         """Of the whole run, those of the epoch under way included."""
         return self.step + (self.under_way["steps"] if self.under_way else 0)
+
+    @property
+    def epochs_begun(self) -> int:
+        return self.epoch + (self.under_way is not None)
 
     @property
     def place(self) -> str:
@@ -142,23 +155,36 @@ def save_checkpoint(
     parts = {part: getattr(networks, part).state_dict() for part in PARTS if getattr(networks, part) is not None}
     try:
         with replacing(path) as unfinished, unfinished.open("w+b") as file:
-            torch.save({"format": FORMAT, "config": config, **parts, "training": asdict(training)}, file)
+            torch.save({"format": FORMAT, "config": config, **parts, "training": vars(training)}, file)
             _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-            if previous is not None and path.is_file():
-                path.replace(previous)
+            _keep_before(path, previous)
     except RuntimeError as error:  # how torch hands on what the system said
         cause = error.__context__
         told = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
         raise UserError(f"cannot write {path}: {told}") from None
 
 
+def copy_checkpoint(source: Path, path: Path, previous: Path | None = None) -> None:
+    """As `save_checkpoint`, from a file of the same moment. No link: what harms one file must not harm the other.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as unfinished:
+        shutil.copyfile(source, unfinished)
+        _keep_before(path, previous)
+
+
+def _keep_before(path: Path, previous: Path | None) -> None:
+    if previous is not None and path.is_file():
+        path.replace(previous)
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of ours, or a state dict saved by caetas/GenerativeZoo.
 
     Raises:
-        UserError: the file is missing, damaged, or no checkpoint.
+        UserError: the file is missing, damaged, or no checkpoint; NewerFormat: it is one of a later version's.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
@@ -174,17 +200,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "format" not in content:
         shapes, parts = convert_reference(dict(content), path)
         return Checkpoint(path, shapes, parts, training=None)
-    if content["format"] not in (1, FORMAT):
-        raise UserError(f"{path} has format {content['format']}; this version reads format 1 and {FORMAT}")
+    if content["format"] not in range(1, FORMAT + 1):
+        raise NewerFormat(f"{path} has format {content['format']}; this version of advvae reads 1 to {FORMAT}")
     try:
+        config, parts = dict(content["config"]), {part: content[part] for part in PARTS if part in content}
         training = Training(**content["training"]) if content.get("training") else None
-        config = dict(content["config"])
-        nested = [content[part] for part in PARTS if part in content] + [config[g] for g in GROUPS if g in config]
-        if not all(isinstance(value, Mapping) for value in nested):
-            raise TypeError
+        under_way = UnderWay(**training.under_way) if training and training.under_way else None
+        whole = _is_whole(Config, config) and all(isinstance(part, Mapping) for part in parts.values())
+        whole = whole and all("name" in config[group] for group in GROUPS)
+        whole = whole and all(_is_whole(type(state), vars(state)) for state in (training, under_way) if state)
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged, or not a checkpoint: its config or training state is not whole") from None
-    return Checkpoint(path, config, {part: content[part] for part in PARTS if part in content}, training)
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged, or not a checkpoint: its config or training state is not whole")
+    return Checkpoint(path, config, parts, training)
+
+
+def _is_whole(kind: type, values: Mapping[str, Any]) -> bool:
+    """Whether each value is of the type that the dataclass declares for it, as far as its outermost level tells."""
+    for name, hint in get_type_hints(kind).items():
+        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        types = tuple(object if option is Any else get_origin(option) or option for option in options)
+        if name in values and not isinstance(values[name], (*types, int) if float in types else types):
+            return False
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import re
 import shlex
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -45,11 +46,17 @@ HYDRA_FLAGS = (
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`. Hydra is loaded when there is something to run."""
-    if not launched():  # of torchrun's processes one answers, and the others wait for it
-        read_arguments()
-    from advvae.main import main as run
+    for name in ("SIGTERM", "SIGUSR1"):  # a cluster's stop, and SLURM's warning before it, are like Ctrl-C
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    try:
+        if not launched():  # of torchrun's processes one answers, and the others wait for it
+            read_arguments()
+        from advvae.main import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before there is anything to say of it
+        sys.exit("interrupted")
 
 
 def read_arguments() -> None:

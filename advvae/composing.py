@@ -25,7 +25,8 @@ from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
 from advvae.overrides import explain
-from advvae.settle import Settled, matrix_name, resumed_folder, settle
+from advvae.resuming import matrix_name, resumed_folder
+from advvae.settle import Settled, settle
 from advvae.shift_names import SHIFTS, shift_names
 from advvae.sweep_resume import sweep_folder
 from advvae.targets import check_targets
@@ -92,10 +93,15 @@ def mistakes_told() -> Iterator[None]:
         sys.exit(str(error))
     except SystemExit as end:
         sys.exit(1 if end.code == 2 else end.code)  # 2 is how argparse says that a flag is wrong
-    except KeyboardInterrupt as interrupt:  # of a training that was asked to stop, it says how to go on
-        sys.exit(str(interrupt) or "interrupted; resume=auto goes on with an interrupted training, matrix or sweep")
+    except KeyboardInterrupt as interrupt:  # which says how to go on, if there is a way
+        sys.exit(str(interrupt) or "interrupted")
+    except ValueError as error:  # Hydra's logging, which opens advvae.log before the job begins
+        if not isinstance(error.__cause__, OSError):
+            raise
+        sys.exit(f"cannot write {error.__cause__.filename}: {error.__cause__.strerror}")
     finally:
         _tell_of_sweep()
+        runs.leave_claimed()
 
 
 def _tell_of_sweep() -> None:

@@ -30,7 +30,7 @@ class EpochLosses:
         self.steps = steps
         self.images = images  # of all ranks, read so far
         self.totals = torch.zeros(len(MEASURED), dtype=torch.float64) if totals is None else totals.clone()
-        self._step = step + steps  # of the run, read so far
+        self.step = step + steps  # of the run, read so far
         self._unread: list[tuple[Tensor, int]] = []
 
     def add(self, measured: Tensor, n_images: int) -> None:
@@ -64,10 +64,10 @@ class EpochLosses:
         totals, counts = distributed.summed(totals), distributed.summed(counts)
         self._unread.clear()
         for total, count in zip(totals, counts, strict=True):
-            self._step += 1
+            self.step += 1
             if not total.isfinite().all():
                 named = dict(zip(MEASURED, (total / count).tolist(), strict=True))
                 is_loss = not total[: len(TERMS)].isfinite().all()
-                raise NotFinite(f"{'the loss' if is_loss else 'a gradient'} at step {self._step}", named)
+                raise NotFinite(f"{'the loss' if is_loss else 'a gradient'} at step {self.step}", named)
             self.totals += total
         self.images += int(counts.sum())

@@ -28,7 +28,8 @@ def disk_errors_told(place: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; at the end of the block the new file takes the place of `path` at once.
 
-    An error inside the block leaves `path` as it was, and nothing else. The folder is made where it is missing.
+    An error inside the block leaves `path` as it was, and nothing else; so does a machine that goes down: the new file
+    is on the disk before it takes the place. The folder is made where it is missing.
 
     Raises:
         UserError: the file cannot be written, as on a full disk.
@@ -37,7 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
         unfinished.replace(path)
+        _keep_names(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
@@ -45,12 +49,23 @@ def replacing(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+def _keep_names(folder: Path) -> None:
+    """Have the disk keep a folder's list of files, where the system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `replacing` was writing in a folder, and those below it, when its process was killed.
+    """Remove what `replacing` was writing in a run's folder when its process was killed.
 
     Only for who works there alone: another process may be at work on such a file.
     """
-    for path in folder.rglob(".*.*"):
+    places = (folder, *(folder / name for name in (".hydra", "checkpoints", "samples", "reconstructions")))
+    for path in (path for place in places for path in place.glob(".*.*")):
         if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
             path.unlink(missing_ok=True)
 

@@ -38,12 +38,11 @@ class Players:
                 for group in optimizer.param_groups:
                     group.update(optimizer.defaults)
 
-    def weight_norms(self) -> dict[str, float]:
-        """The norm of each player's weights; not finite where any weight is not."""
-        weights = {"vae_weight_norm": self.networks.vae_parameters()}
-        if self.networks.discriminator is not None:
-            weights["discriminator_weight_norm"] = self.networks.discriminator_parameters()
-        return {name: float(get_total_norm(parameters)) for name, parameters in weights.items()}
+    def not_finite(self) -> list[str]:
+        """The weights and running statistics in which something is NaN or infinite, by their names."""
+        named = {k: v for k, v in self.networks.state_dict().items() if v.is_floating_point()}
+        finite = torch.stack([tensor.isfinite().all() for tensor in named.values()]).tolist()  # one wait for the device
+        return [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
 
 
 def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from advvae.building import build, build_source, select_device, trained_networks
 from advvae.config import Config
 from advvae.data.source import Form, is_private
+from advvae.resuming import tell_changes
 from advvae.runs import Run
 from advvae.settle import Settled
 from advvae.shift_names import shift_names
@@ -208,6 +209,8 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
         if loaded:
             after = f", {loaded.training.place}" if loaded.training else ""
             logger.info(f"{role}: {loaded.path}{after}")
+    if settled.checkpoint and config.mode == "train":
+        tell_changes(config, settled.checkpoint)
     run.begin()
     run.write_config(config, checksums(settled))
     seed_all(config.seed)

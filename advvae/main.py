@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 
 import hydra
@@ -60,9 +59,6 @@ def main() -> None:
 def _command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])
-    for name in ("SIGTERM", "SIGUSR1"):  # a cluster's stop, and SLURM's warning before it, are like Ctrl-C
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     with composing.mistakes_told():
         run()
 

@@ -20,7 +20,8 @@ from advvae.comparing import differing
 from advvae.config import CONF, Config
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
-from advvae.settle import NETWORK_KEYS, resumed_folder, settle
+from advvae.resuming import resumed_folder
+from advvae.settle import NETWORK_KEYS, settle
 from advvae.targets import check_targets
 
 logger = logging.getLogger(__name__)

@@ -1,13 +1,16 @@
 """metrics.csv: a row per epoch, on disk as soon as it is known."""
 
 import csv
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from advvae.files import write_csv
 from advvae.game import TERMS
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsTable:
@@ -19,13 +22,9 @@ class MetricsTable:
         *("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
     )
 
-    def __init__(self, path: Path, keep_until: int) -> None:
-        """Start the table, or cut that of a resumed run back to the epoch of its checkpoint."""
+    def __init__(self, path: Path, rows: Iterable[dict[str, Any]] = ()) -> None:
+        """Begin the table with the epochs so far, whatever the file holds."""
         self._path = path
-        rows: list[dict[str, str]] = []
-        if keep_until > 0 and path.is_file():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))[:keep_until]
         write_csv(path, self.COLUMNS, ([row.get(name) for name in self.COLUMNS] for row in rows))
 
     def append(self, row: dict[str, Any]) -> None:
@@ -34,3 +33,16 @@ class MetricsTable:
             csv.DictWriter(file, self.COLUMNS, restval="").writerow(row)
             file.flush()
             os.fsync(file.fileno())
+
+
+def rows_before(path: Path, n_epochs: int) -> list[dict[str, Any]]:
+    """The first epochs of a table, for a run whose checkpoint does not hold them: one of an earlier version."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))[:n_epochs]
+    except (OSError, ValueError, csv.Error):
+        rows = []
+    if [row["epoch"] for row in rows] == [str(epoch + 1) for epoch in range(n_epochs)]:
+        return rows
+    logger.warning(f"{path} does not hold the epochs 1 to {n_epochs}: it begins anew at the next")
+    return []

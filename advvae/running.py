@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from advvae import composing, ranks, runs
+from advvae.cli import config_dirs
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
 from advvae.memory import shortage_told
@@ -36,7 +37,8 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
     if in_sweep and goes_on and (metrics := finished_job(folder, overrides)):
         return objective(composed.objective, metrics)
     resumed = goes_on and runs.can_go_on(folder)
-    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again=goes_on)
+    again = goes_on and (in_sweep or composed.resume == "auto")  # whose folders are known to be a run's of ours
+    opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again)
     with opened as run_folder, ExitStack() as resources, way_on_told(composed.mode, folder, in_sweep):
         settled = composing.settled_config(composed, folder, in_sweep)
         resources.enter_context(ranks.followed(settled, folder, modes))
@@ -50,21 +52,28 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
 
 @contextmanager
 def way_on_told(mode: str, folder: Path, in_sweep: bool) -> Iterator[None]:
-    """Let a training that was asked to stop name the command that goes on with it."""
+    """Let what was asked to stop name the command that goes on with it, if it has left anything to go on from."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if not str(interrupt):  # it was not training
-            raise
-        words = list(HydraConfig.get().overrides.task)
-        if in_sweep:
-            words, folder = sys.argv[1:], folder.parent
-        if in_sweep or mode == "matrix":  # of which the jobs, or sets, follow from what is typed
-            kept = [word for word in words if not word.startswith("resume=")]
-        else:
-            kept = [word for word in words if word.startswith(("device=", "tracker", "no_wandb="))]
-        command = shlex.join(["advvae", *kept, f"resume={quoted(folder)}"])
-        raise type(interrupt)(f"stopped by {interrupt}; this goes on: {command}") from None
+        stopped = f"stopped by {interrupt}" if str(interrupt) else "interrupted"
+        goes_on = in_sweep or (mode in ("train", "matrix") and runs.can_go_on(folder))
+        way_on = f"; this goes on: {_command(mode, folder, in_sweep)}" if goes_on else ""
+        raise type(interrupt)(stopped + way_on) from None
+
+
+def _command(mode: str, folder: Path, in_sweep: bool) -> str:
+    """That goes on with a run, or with the sweep that it is of."""
+    words = list(HydraConfig.get().overrides.task)
+    if in_sweep:
+        words, folder = sys.argv[1:], folder.parent
+    if in_sweep or mode == "matrix":  # of which the jobs, or sets, follow from what is typed
+        kept = [word for word in words if not word.startswith("resume=")]
+    else:
+        kept = [word for word in words if word.startswith(("device=", "tracker", "no_wandb="))]
+    if not in_sweep:
+        kept = [*(f"--config-dir={place.absolute()}" for place in config_dirs(sys.argv[1:])), *kept]
+    return shlex.join(["advvae", *kept, f"resume={quoted(folder)}"])
 
 
 def run_modes(job: Job, modes: Modes) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -20,6 +20,10 @@ from advvae.files import remove_unfinished, replacing
 
 LOCK = ".lock"
 SHARED = 0o666  # of its file: other users may ask whether it is held
+PATIENCE = 0.5  # seconds: who only asks whether a folder is held keeps it for less
+UNFINISHED = ("running", "failed", "interrupted")
+
+_claimed: dict[Path, FileLock] = {}  # folders that this process has chosen to work in, and does not yet
 
 
 class Run:
@@ -44,6 +48,7 @@ class Run:
     def begin(self) -> None:
         """The config is settled: from here on the run is under way."""
         self.begun = True
+        remove_unfinished(self.folder)
         self._write_metrics({"status": "running", **self.metrics})
 
     def write_config(self, config: Config, checksums: Mapping[str, str] | None = None) -> None:
@@ -101,8 +106,6 @@ def open_run(
     lock = hold(folder)
     run = None
     try:
-        if resumed or again:
-            remove_unfinished(folder)
         run = Run(folder, overrides, resumed)
         yield run
     except BaseException as error:
@@ -123,11 +126,13 @@ def hold(folder: Path) -> FileLock:
     Raises:
         UserError: another process has it, or the folder cannot be written.
     """
+    if lock := _claimed.pop(folder.absolute(), None):
+        return lock
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, mode=SHARED)
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
+    except (Timeout, RuntimeError):  # the second: this process
         raise UserError(f"another process is at work in {folder}") from None
     except OSError as error:
         raise UserError(f"cannot write the folder {folder} (output_dir): {error.strerror}") from None
@@ -138,6 +143,30 @@ def release(lock: FileLock) -> None:
     """Let others work in its folder."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
+
+
+def claim(folder: Path, is_wanted: Callable[[Path], bool]) -> bool:
+    """Take a folder for this process, which will `hold` it, unless another works there, or has just finished.
+
+    Two processes that look for something to go on with at the same moment never choose the same.
+    """
+    if folder.absolute() in _claimed or not is_wanted(folder):
+        return is_wanted(folder)
+    try:
+        lock = hold(folder)
+    except UserError:
+        return False
+    if not is_wanted(folder):
+        release(lock)
+        return False
+    _claimed[folder.absolute()] = lock
+    return True
+
+
+def leave_claimed() -> None:
+    """Let others work in the folders that were chosen and came to no use."""
+    while _claimed:
+        release(_claimed.popitem()[1])
 
 
 def new_folder(output_dir: str, mode: str, dataset: str) -> Path:
@@ -189,8 +218,8 @@ def can_go_on(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run has something left to do, and no living process does it."""
-    return read_metrics(folder).get("status") in ("running", "failed", "interrupted") and not is_locked(folder)
+    """Whether a run has something left to do; so has one whose metrics.json a crash has emptied."""
+    return read_metrics(folder).get("status", "running") in UNFINISHED
 
 
 def runs_of(output_dir: str, mode: str, dataset: str) -> list[Path]:

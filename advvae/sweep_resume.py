@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from advvae.errors import UserError
-from advvae.runs import is_locked, read_metrics
-from advvae.settle import NOT_RESUMED
+from advvae.resuming import NOT_RESUMED
+from advvae.runs import claim, is_locked, read_metrics
 from advvae.sweep_rows import TAKEN, overrides_of
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def sweep_folder(output_dir: str, resume: str | None, typed: Iterable[str]) -> P
     sweeps = Path(output_dir, "sweeps")
     if resume == "auto":
         newest_first = sorted((path.parent for path in sweeps.glob("*/multirun.yaml")), reverse=True)
-        found = next((folder for folder in newest_first if _is_unfinished(folder) and _is_of(folder, typed)), None)
+        found = next((f for f in newest_first if _is_of(f, typed) and claim(f, _is_unfinished)), None)
     else:
         found = _named_folder(resume, typed) if resume else None
     return found or sweeps / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
@@ -77,8 +77,8 @@ def _named_folder(resume: str, typed: Iterable[str]) -> Path:
 
 
 def _is_unfinished(sweep: Path) -> bool:
-    """Whether a sweep has jobs left to do, and no living process does them."""
-    return not (sweep / FINISHED).exists() and not any(map(is_locked, [sweep, *sweep.glob("*/")]))
+    """Whether a sweep has jobs left to do, and no living process does any of them."""
+    return not (sweep / FINISHED).exists() and not any(map(is_locked, sweep.glob("*/")))
 
 
 def _is_of(sweep: Path, typed: Iterable[str]) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from advvae import distributed, figures
-from advvae.checkpoint import Checkpoint, Training, save_checkpoint
-from advvae.checkpoint_folder import best_of, newest_whole, prune
+from advvae.checkpoint import Checkpoint, Training
+from advvae.checkpoint_folder import best_of, newest_whole, prune, write_checkpoints
 from advvae.config import Config
 from advvae.data import Split
 from advvae.epoch import Epoch
@@ -21,7 +21,7 @@ from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
 from advvae.game import make_players, terms_played
 from advvae.losses import Objective
-from advvae.metrics_table import MetricsTable
+from advvae.metrics_table import MetricsTable, rows_before
 from advvae.models import AdversarialVAE
 from advvae.progress import Bar, training_bar
 from advvae.random_state import random_state, restore_random_state, seed_all
@@ -95,7 +95,7 @@ class Trainer:
             Interrupted: a signal has asked for an end; last.pt is where to go on from.
         """
         self._started = time.perf_counter() - self.training.seconds
-        table = MetricsTable(self.folder / "metrics.csv", keep_until=self.training.epoch)
+        table = MetricsTable(self.folder / "metrics.csv", self.training.rows)
         rates = []
         with stops_noted() as self._stop, training_bar(self.config.n_epochs, len(self.train_split)) as bar:
             if self.training.steps_done == 0:
@@ -106,8 +106,10 @@ class Trainer:
                     row |= self._validate()
                 except NotFinite as error:
                     self._go_back(error)
+                    table = MetricsTable(self.folder / "metrics.csv", self.training.rows)
                     continue
                 table.append(row)
+                self.training.rows.append(row)
                 self.tracker.log(row, step=self.training.epoch)
                 self._save_and_draw(is_best=self._note_best(row))
                 rates.append(row["images_per_second"])
@@ -133,6 +135,7 @@ class Trainer:
             if self._is_out_of_time():
                 break
         means, seconds = epoch.losses.means(), epoch.seconds()
+        self._check_weights(epoch)
         training.epoch += 1
         training.step += epoch.losses.steps
         training.under_way = None
@@ -158,14 +161,12 @@ class Trainer:
         )
         if not math.isfinite(metrics["val_loss"]):
             raise NotFinite(f"val_loss after step {self.training.step}", metrics)
-        self._check_weights()
         return metrics
 
-    def _check_weights(self) -> None:
+    def _check_weights(self, epoch: Epoch) -> None:
         """Before they are written. Losses show those of the steps before, and of the discriminator's not the last."""
-        norms = self.players.weight_norms()
-        if not all(map(math.isfinite, norms.values())):
-            raise NotFinite(f"a weight after step {self.training.steps_done}", norms)
+        if names := self.players.not_finite():
+            raise NotFinite(f"{names[0]} after step {epoch.losses.step}", epoch.losses.means())
 
     def _note_best(self, row: dict[str, Any]) -> bool:
         """Whether this is the best epoch so far; it is kept in mind if so."""
@@ -199,10 +200,7 @@ class Trainer:
         training.vae_optimizer = players.vae_optimizer.state_dict()
         if players.discriminator_optimizer is not None:
             training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
-        checkpoints = self.folder / "checkpoints"
-        for name in names:
-            previous = checkpoints / "previous.pt" if name == "last" else None
-            save_checkpoint(checkpoints / f"{name}.pt", players.networks, asdict(config), training, previous)
+        write_checkpoints(self.folder, names, players.networks, asdict(config), training)
         prune(self.folder, config.keep_checkpoints)
 
     def _answer(self, epoch: Epoch) -> None:
@@ -215,7 +213,7 @@ class Trainer:
         if asked == GO_ON:
             return
         self.training.under_way = asdict(epoch.under_way())
-        self._check_weights()
+        self._check_weights(epoch)
         with distributed.averaged_statistics(self.players.networks):
             self._save("last")
         if asked == STOP:
@@ -269,14 +267,22 @@ class Trainer:
         logger.warning(f"{good}: from there on with other noise ({rewinds + 1} of {REWINDS})")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Put everything back to where the checkpoint left it; lr and device may be other ones."""
+        """Put everything back to where the checkpoint left it; lr and device may be other ones.
+
+        Raises:
+            UserError: the file's state does not fit what the config describes.
+        """
         assert checkpoint.training is not None
         training = Training(**asdict(checkpoint.training))
         checkpoint.restore(self.players.networks)
-        self.players.restore_optimizers(training.vae_optimizer, training.discriminator_optimizer)
-        if training.random_state:
-            restore_random_state(training.random_state)
-        training.best_metrics = best_of(self.shared_folder, training)
+        try:
+            self.players.restore_optimizers(training.vae_optimizer, training.discriminator_optimizer)
+            if training.random_state:
+                restore_random_state(training.random_state)
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{checkpoint.path} holds a training state that is not whole ({error!r})") from None
+        training.rows = training.rows or rows_before(self.folder / "metrics.csv", training.epoch)
+        training.best_metrics = best_of(self.shared_folder, checkpoint, self.config)
         self.training = training
 
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ def differences(one: Path, other: Path) -> list[str]:
         first, second = (torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True) for run in (one, other))
         for content in (first, second):
             del content["config"], content["training"]["seconds"]
+            content["training"]["rows"] = untimed(content["training"]["rows"])
         try:
             torch.testing.assert_close(first, second, rtol=0, atol=0)
         except AssertionError as error:
@@ -137,7 +138,11 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def losses(run: Path) -> list[dict[str, Any]]:
     with (run / "metrics.csv").open(newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMED} for row in csv.DictReader(file)]
+        return untimed(csv.DictReader(file))
+
+
+def untimed(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
 def damaged(checkpoint: Path, chance: random.Random) -> list[tuple[str, int, str]]:

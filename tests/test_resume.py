@@ -6,8 +6,9 @@ import os
 import random
 import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,8 @@ import torch
 import yaml
 
 from advvae import runs, trainer
-from advvae.checkpoint import Training, read_checkpoint, save_checkpoint
+from advvae.checkpoint import Training, read_checkpoint
+from advvae.checkpoint_folder import write_checkpoints
 from advvae.stopping import stops_noted
 from tests.command import TINY, Command, Result
 from tests.steps import terminate_in_step
@@ -33,11 +35,17 @@ Whole = Callable[[str], Path]
 WHOLE: dict[str, Path] = {}
 
 
-def interrupted(advvae: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str, step: int = 2 * STEPS) -> Result:
+def interrupted(
+    advvae: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    *arguments: str,
+    step: int = 2 * STEPS,
+    flags: tuple[str, ...] = (),
+) -> Result:
     """Stop a training as a scheduler does, in the middle of a step."""
     with monkeypatch.context() as patch:
         steps = terminate_in_step(patch, step)
-        result = advvae(*TRAIN, *arguments)
+        result = advvae(*flags, *TRAIN, *arguments)
     assert result.status == 1
     assert steps[-1] == step
     assert json.loads((result.folder / "metrics.json").read_text())["status"] == "interrupted"
@@ -58,6 +66,8 @@ def assert_same_end(one: Path, other: Path) -> None:
         first, second = (torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True) for run in (one, other))
         for content in (first, second):
             del content["training"]["seconds"], content["config"]
+            for row in content["training"]["rows"]:
+                del row["seconds"], row["images_per_second"]
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
@@ -140,13 +150,13 @@ def test_each_of_the_signals_ends_a_training_after_its_step(name: str) -> None:
 
 
 def test_a_checkpoint_is_written_every_so_many_minutes(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = []
+    written: list[tuple[str, int]] = []
 
-    def save(path: Path, networks: Any, config: Any, training: Training, *previous: Path) -> None:
-        written.append((path.stem, training.steps_done))
-        save_checkpoint(path, networks, config, training, *previous)
+    def write(folder: Path, names: Sequence[str], networks: Any, config: Any, training: Training) -> None:
+        written.extend((name, training.steps_done) for name in names)
+        write_checkpoints(folder, names, networks, config, training)
 
-    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    monkeypatch.setattr(trainer, "write_checkpoints", write)
     advvae(*TRAIN, "n_epochs=1", "checkpoint_every_minutes=1e-9")
     steps = [("last", step) for step in range(STEPS + 1)]
     assert written == [*steps, ("epoch-0001", STEPS), ("best", STEPS), ("last", STEPS)]
@@ -183,7 +193,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew_in_its_fo
     advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_checkpoint", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(trainer, "write_checkpoints", Mock(side_effect=KeyboardInterrupt))
         killed = advvae(*TRAIN).folder
     (killed / "metrics.json").write_text('{"status": "running"}')
     assert advvae(*TRAIN, "resume=auto").status == 0
@@ -206,6 +216,174 @@ def test_what_a_kill_left_half_written_is_removed(advvae: Command, monkeypatch: 
         path.write_text("half")
     assert advvae(*TRAIN, "resume=auto").status == 0
     assert not any(path.exists() for path in unfinished)
+
+
+def test_a_folder_without_a_run_to_go_on_with_is_left_alone(advvae: Command) -> None:
+    folder = advvae.cwd / "mine"
+    contents = {
+        "metrics.json": '{"status": "finished"}',
+        ".hydra/overrides.yaml": "[mode=train]",
+        "checkpoints/notes": "mine",
+        "below/.notes.1": "mine",
+        ".notes.1": "mine",
+    }
+    for name, text in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    result = advvae(f"resume={folder}", "tracker=none")
+    assert result.status == 1
+    assert result.message.startswith(f"resume={folder} holds no checkpoints/last.pt")
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found == contents
+
+
+def test_networks_that_a_checkpoint_lacks_are_not_made_anew(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = interrupted(advvae, monkeypatch).folder / "checkpoints" / "last.pt"
+    content = torch.load(last, weights_only=True)
+    del content["encoder"]
+    torch.save(content, last)
+    result = advvae(f"resume={last.parents[1]}", "tracker=none")
+    assert result.status == 1
+    assert result.message.endswith(f"{last} holds no encoder to go on with")
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["training"].update(random_state={"x": 1}),
+        lambda content: content["training"].update(epoch="seven"),
+        lambda content: content["training"].update(vae_optimizer={}),
+        lambda content: content["training"].update(under_way={"a": 1}),
+        lambda content: content["config"].pop("dataset"),
+        lambda content: content["config"].update(hidden_dims="abc"),
+    ],
+)
+def test_a_checkpoint_of_odd_content_is_named(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object]
+) -> None:
+    folder = interrupted(advvae, monkeypatch).folder
+    for path in (folder / "checkpoints").iterdir():
+        rewritten(path, change)
+    result = advvae(f"resume={folder}", "tracker=none")
+    assert result.status == 1
+    assert "not whole" in result.output + result.message
+    assert "Traceback" not in result.errors
+    assert str(folder / "checkpoints") in result.message
+
+
+def test_a_checkpoint_of_a_later_version_is_not_passed_over(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = interrupted(advvae, monkeypatch, step=STEPS + 1).folder / "checkpoints" / "last.pt"
+    rewritten(last, lambda content: content.update(format=99))
+    result = advvae(*TRAIN, "resume=auto")
+    assert result.status == 1
+    assert result.message == f"{last} has format 99; this version of advvae reads 1 to 2"
+    assert torch.load(last, weights_only=True)["format"] == 99
+
+
+def test_a_harmed_table_is_made_anew_from_the_checkpoint(
+    advvae: Command, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(advvae, monkeypatch, step=2 * STEPS + 1).folder
+    (folder / "metrics.csv").write_bytes(b"\xff\x00")
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert losses(folder) == losses(whole("mse"))
+
+
+def test_a_checkpoint_without_the_table_goes_on_with_that_of_the_folder(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(advvae, monkeypatch, step=2 * STEPS + 1).folder
+    rewritten(folder / "checkpoints" / "last.pt", lambda content: content["training"].pop("rows"))
+    table = (folder / "metrics.csv").read_text()
+    assert advvae(f"resume={folder}", "tracker=none", "n_epochs=3").status == 0
+    assert (folder / "metrics.csv").read_text().startswith(table)
+    rewritten(folder / "checkpoints" / "last.pt", lambda content: content["training"].pop("rows"))
+    (folder / "metrics.csv").write_text(table)  # without the third epoch
+    result = advvae(f"resume={folder}", "tracker=none", "n_epochs=4")
+    assert "metrics.csv does not hold the epochs 1 to 3: it begins anew at the next" in result.output
+    assert [row[0] for row in losses(folder)] == ["4"]
+
+
+def test_values_of_another_loss_are_not_compared(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "n_epochs=2").folder
+    result = advvae(f"resume={folder}", "tracker=none", "kld_weight=9", "n_epochs=3")
+    assert "val_loss is another one from here on; the next epoch counts as the best" in result.output
+    assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == 3
+
+
+def test_fewer_epochs_than_are_begun_are_refused(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = interrupted(advvae, monkeypatch, step=STEPS + 1).folder
+    result = advvae(f"resume={folder / 'checkpoints' / 'last.pt'}", "tracker=none", "n_epochs=1")
+    assert result.status == 1
+    assert result.message.startswith("n_epochs is 1 here, but ")
+    assert result.message.endswith("last.pt is after epoch 1 and 1 steps of the next")
+
+
+@pytest.mark.parametrize(("name", "goes_on"), [("config.yaml", False), ("metrics.json", True)])
+def test_files_that_a_crash_has_emptied(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, name: str, goes_on: bool
+) -> None:
+    """Whose config is not known is not taken for the same; whose status is not known may have something left to do."""
+    folder = interrupted(advvae, monkeypatch).folder
+    (folder / name).write_text("")
+    assert advvae(*TRAIN, "resume=auto").status == 0
+    assert (len(advvae.runs()) == 1) is goes_on
+
+
+def test_a_folder_is_chosen_by_one_process_alone(tmp_path: Path) -> None:
+    """Another one that looks at the same moment passes it over, and so does one that comes when it has finished."""
+    assert runs.claim(tmp_path, lambda folder: True)
+    assert runs.claim(tmp_path, lambda folder: True)  # it is ours
+    looks = "from pathlib import Path; from advvae import runs; print(runs.claim(Path('.'), lambda folder: True))"
+    other = [sys.executable, "-c", looks]
+    assert subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "False\n"
+    runs.release(runs.hold(tmp_path))
+    assert subprocess.run(other, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "True\n"
+    answers = iter((True, False))
+    assert not runs.claim(tmp_path, lambda folder: next(answers))  # it finished meanwhile
+    assert runs.claim(tmp_path, lambda folder: True)
+    runs.leave_claimed()
+    assert not runs.is_locked(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = interrupted(advvae, monkeypatch).folder
+    (folder / "advvae.log").unlink()
+    (folder / "advvae.log").mkdir()  # as root, to whom no file is read-only, meets it too
+    result = advvae(f"resume={folder}", "tracker=none")
+    assert result.status == 1
+    assert result.message == f"cannot write {folder / 'advvae.log'}: Is a directory"
+
+
+def test_the_command_that_goes_on_finds_the_users_own_options(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    (advvae.cwd / "own_difference.py").write_text("def mean(a, b):\n    return (a - b).abs().mean(dim=(1, 2, 3))\n")
+    (advvae.cwd / "my conf" / "loss").mkdir(parents=True)
+    (advvae.cwd / "my conf" / "loss" / "mine.yaml").write_text("_target_: own_difference.mean\n_partial_: true\n")
+    result = interrupted(advvae, monkeypatch, "loss=mine", flags=("--config-dir=my conf",))
+    command = result.message.partition("this goes on: advvae ")[2]
+    assert advvae(*shlex.split(command)).status == 0
+    assert len(losses(result.folder)) == 4
+
+
+@pytest.mark.parametrize(("step", "way_on"), [(trainer.Trainer.train, True), (trainer.Trainer.__init__, False)])
+def test_a_stop_outside_the_training_names_a_way_on_where_there_is_one(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, step: Any, way_on: bool
+) -> None:
+    def stop(*arguments: Any, **keywords: Any) -> None:
+        step(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer.Trainer, step.__name__, stop)
+    result = advvae(*TRAIN)
+    assert result.status == 1
+    told = f"interrupted; this goes on: advvae tracker=none resume={result.folder}" if way_on else "interrupted"
+    assert result.message == told
 
 
 def test_best_pt_stays_the_best_when_a_run_goes_on_from_before_it(advvae: Command) -> None:

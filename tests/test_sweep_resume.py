@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from advvae import main
 from advvae.errors import UserError
+from advvae.runs import leave_claimed
 from advvae.sweep_resume import mark_finished, sweep_folder
 from advvae.trainer import Trainer
 from tests.command import TINY, Command, Result
@@ -105,6 +106,7 @@ def test_auto_takes_the_newest_unfinished_sweep_of_the_same_overrides(tmp_path: 
     assert new.parent == tmp_path / "sweeps"
     assert not new.exists()
     assert sweep_folder(str(tmp_path), None, ["lr=1,2", "seed=4"]) not in (older, newer, other)
+    leave_claimed()
 
 
 @pytest.mark.parametrize("held", [".", "0"])
@@ -113,6 +115,7 @@ def test_auto_passes_over_a_sweep_that_a_process_works_in(tmp_path: Path, held: 
     sweep = fake_sweep(tmp_path, 1, ["lr=1,2"])
     (sweep / held / ".lock").touch()  # of a process that was killed
     assert sweep_folder(str(tmp_path), "auto", ["lr=1,2"]) == sweep
+    leave_claimed()
     with FileLock(sweep / held / ".lock"):
         assert sweep_folder(str(tmp_path), "auto", ["lr=1,2"]) != sweep
 

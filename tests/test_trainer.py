@@ -64,10 +64,10 @@ def test_an_epochs_draws_follow_from_seed_and_epoch() -> None:
 
 def test_the_table_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    table = MetricsTable(path, keep_until=0)
-    for epoch in (1, 2, 3):
-        table.append({"epoch": epoch, "val_loss": epoch / 10})
-    MetricsTable(path, keep_until=2).append({"epoch": 3, "val_loss": 0.9})
+    table, measured = MetricsTable(path), [{"epoch": epoch, "val_loss": epoch / 10} for epoch in (1, 2, 3)]
+    for row in measured:
+        table.append(row)
+    MetricsTable(path, measured[:2]).append({"epoch": 3, "val_loss": 0.9})
     rows = [line.split(",") for line in path.read_text().splitlines()]
     column = rows[0].index("val_loss")
     assert [(row[0], row[column]) for row in rows[1:]] == [("1", "0.1"), ("2", "0.2"), ("3", "0.9")]
