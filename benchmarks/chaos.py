@@ -84,17 +84,20 @@ def disturbed(
     """A training that is sent these signals, each in a life of its own, and then left in peace."""
     start_up, training = seconds
     phases: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     for number in signals:
         process = start(output_dir)
         # all together, most of the training passes
         moment = chance.uniform(0, 1.5 * start_up) + chance.uniform(0, training / len(signals))
         try:
-            process.wait(moment)
+            process.communicate(timeout=moment)
             phases["too late: it had ended"] += 1
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-            process.wait()
-            phases[phase(output_dir, moment < start_up)] += 1
+            _, told = process.communicate()
+            phases[phase(output_dir, process.pid, moment < start_up)] += 1
+            if number != signal.SIGKILL:
+                answers[answer(process.returncode, told)] += 1
     assert start(output_dir).wait() == 0
     runs = list(output_dir.glob("train/digits/*"))
     finished = [run for run in runs if '"finished"' in (run / "metrics.json").read_text()]
@@ -105,18 +108,26 @@ def disturbed(
     n_sent = sum(n for what, n in phases.items() if not what.startswith("too late"))
     name = "SIGKILL" if signals[0] == signal.SIGKILL else "SIGTERM, SIGINT, SIGUSR1"
     differing = differences(whole, run)
-    return name, n_sent, f"differs in {', '.join(differing)}" if differing else "the same bits at the end"
+    outcome = f"differs in {', '.join(differing)}" if differing else "the same bits at the end"
+    return name, n_sent, "; ".join([outcome, *(f"{n} {what}" for what, n in answers.most_common())])
 
 
 def start(output_dir: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "advvae", *TRAIN, "resume=auto", f"output_dir={output_dir}"]
     quiet, one_thread = subprocess.DEVNULL, {**os.environ, "OMP_NUM_THREADS": "1"}  # small tensors gain by no more
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=one_thread)
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, env=one_thread, text=True)
 
 
-def phase(output_dir: Path, is_early: bool) -> str:
+def answer(status: int, told: str) -> str:
+    """How a process ended that was asked to stop."""
+    if status != 1 or "Traceback" in told:
+        return f"ended with status {status}: {told.strip().splitlines()[-1:]}"
+    return "named the command that goes on" if "this goes on: advvae " in told else "ended before there was anything"
+
+
+def phase(output_dir: Path, pid: int, is_early: bool) -> str:
     """What a process was at when it was killed, as far as its files and the clock tell."""
-    if any(path.is_file() for path in output_dir.glob("train/digits/*/checkpoints/.*.pt.*")):
+    if any(path.is_file() for path in output_dir.glob(f"train/digits/*/checkpoints/.*.pt.{pid}")):
         return "writing a checkpoint"
     return "starting" if is_early else "training"
 
