@@ -73,6 +73,7 @@ class Training:
         rewinds: how often the run has gone back because of a loss, gradient or weight that was not finite.
         under_way: the fields of `UnderWay`; None = no epoch is.
         random_state: of the generators that a user's own network or loss may draw from.
+        weights: state dicts of the networks that are trained, where the checkpoint's own are their moving average.
     """
 
     epoch: int = 0
@@ -86,6 +87,7 @@ class Training:
     tracker_run_id: str | None = None
     under_way: dict[str, Any] | None = None
     random_state: dict[str, Any] | None = None
+    weights: dict[str, Any] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -152,7 +154,7 @@ def save_checkpoint(
     Raises:
         UserError: it cannot be written.
     """
-    parts = {part: getattr(networks, part).state_dict() for part in PARTS if getattr(networks, part) is not None}
+    parts = parts_of(networks)
     try:
         with replacing(path) as unfinished, unfinished.open("w+b") as file:
             torch.save({"format": FORMAT, "config": config, **parts, "training": vars(training)}, file)
@@ -162,6 +164,11 @@ def save_checkpoint(
         cause = error.__context__
         told = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
         raise UserError(f"cannot write {path}: {told}") from None
+
+
+def parts_of(networks: AdversarialVAE) -> dict[str, dict[str, torch.Tensor]]:
+    """State dicts of those of encoder, decoder and discriminator that there are."""
+    return {part: getattr(networks, part).state_dict() for part in PARTS if getattr(networks, part) is not None}
 
 
 def copy_checkpoint(source: Path, path: Path, previous: Path | None = None) -> None:

@@ -82,7 +82,7 @@ def best_of(folder: Path, checkpoint: Checkpoint, config: Config) -> dict[str, A
 def _val_loss_of(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """What its value depends on beside the weights."""
     images = (config["dataset"].get(key) for key in ("keep_classes", "drop_classes"))
-    return config["loss"], config["kld_weight"], *images
+    return config["loss"], config["kld_weight"], config.get("kld_unit", "mean"), *images
 
 
 def prune(folder: Path, n_kept: int | None) -> None:

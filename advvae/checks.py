@@ -17,15 +17,26 @@ PLACES = {"advvae.data.files.Folder": ("root", "csv"), "advvae.data.array.Array"
 
 NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every comparison
     **dict.fromkeys(
-        ("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples", "n_devices"),
+        (
+            *("batch_size", "n_epochs", "latent_dim", "sample_and_save_frequency", "num_samples", "n_devices"),
+            "discriminator_steps",
+        ),
         (lambda value: value >= 1, "be 1 or more"),
     ),
     **dict.fromkeys(
-        ("gen_weight", "recon_weight", "kld_weight"),
+        (
+            *("gen_weight", "recon_weight", "kld_weight", "feature_weight", "gradient_penalty", "free_bits"),
+            *("adversarial_start", "adversarial_ramp", "lr_warmup"),
+        ),
         (lambda value: 0 <= value < math.inf, "be a finite number, 0 or more"),
     ),
+    **dict.fromkeys(("betas", "betas_discriminator"), (lambda value: 0 <= value < 1, "lie between 0 and 1")),
+    "ema": (lambda value: 0 < value < 1, "lie between 0 and 1, or be null for none"),
     **dict.fromkeys(
-        ("lr", "max_minutes", "checkpoint_every_minutes"),
+        (
+            *("lr", "lr_discriminator", "max_minutes", "checkpoint_every_minutes"),
+            *("kld_epochs", "clip_gradient"),
+        ),
         (lambda value: 0 < value < math.inf, "be a finite number above 0"),
     ),
     **dict.fromkeys(("size", "crop"), (lambda value: value >= SMALLEST_SIZE, f"be {SMALLEST_SIZE} px or more")),
@@ -40,6 +51,8 @@ LARGEST = {  # above which there is neither a use nor the memory
     **dict.fromkeys(("size", "crop"), 2**14),
     **dict.fromkeys(("num_workers", "n_devices"), 2**10),
     "num_samples": 10**6,
+    "discriminator_steps": 100,
+    "adversarial_start": 2**31 - 1,
 }
 
 
@@ -53,10 +66,7 @@ def check(config: Config) -> None:
         check_value(name, getattr(config, name))
     _check_lists(config)
     _check_nodes(config)
-    weights = {name: getattr(config, name) for name in ("gen_weight", "recon_weight") if getattr(config, name) > 0}
-    if not config.train_discriminator and weights:
-        name, value = next(iter(weights.items()))
-        raise UserError(f"train_discriminator=false needs gen_weight=0 recon_weight=0, got {name}={value}")
+    _check_discriminator(config)
     if config.mode != "train" and config.then:
         raise UserError(f"then={_shown(config.then)} follows mode=train only, got mode={config.mode}")
     if config.mode == "train" and (config.checkpoint or config.discriminator_checkpoint):
@@ -138,10 +148,12 @@ def check_value(name: str, value: Any) -> None:
         raise UserError(f"{name}= is empty: type a value, or leave it out")
     if name == "hidden_dims" and value is not None and (not value or min(value) < 1):
         raise UserError(f"hidden_dims must list widths of 1 or more, got {_shown(value)}")
+    if name in ("betas", "betas_discriminator") and value is not None and len(_listed(value)) != 2:
+        raise UserError(f"{name} takes a list of two numbers, as in [0.5,0.9], got {value}")
     if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {value}")
     choices, takes = FLAT_KEYS[name]["choices"], "takes" if isinstance(value, list) else "must be one of"
-    for item in value if isinstance(value, list) else [value]:
+    for item in _listed(value):
         if isinstance(item, str) and choices and item not in choices:
             raise UserError(f"{name} {takes} {', '.join(choices)}, got {item}")
         if isinstance(item, int | float):
@@ -162,10 +174,22 @@ def check_number(name: str, value: float) -> None:
         raise UserError(f"{name} must be {LARGEST[own]} or less, got {value}")
 
 
+def _check_discriminator(config: Config) -> None:
+    """Refuse what needs a discriminator, or a weight, that is not there."""
+    off = {"gen_weight": 0, "recon_weight": 0, "feature_weight": 0, "gradient_penalty": 0, "adversarial": "bce"}
+    off |= {"discriminator_steps": 1, "augment": [], "negatives": [], "lr_discriminator": None}
+    for name, value in off.items():
+        if not config.train_discriminator and (typed := getattr(config, name)) not in (value, None):
+            typed = _shown(typed) if isinstance(typed, list) else typed
+            if name in ("gen_weight", "recon_weight"):
+                raise UserError(f"train_discriminator=false needs gen_weight=0 recon_weight=0, got {name}={typed}")
+            raise UserError(f"{name}={typed} is for the discriminator: train_discriminator is false")
+    if config.adaptive_weight and not any((config.gen_weight, config.recon_weight, config.feature_weight)):
+        raise UserError("adaptive_weight=true needs gen_weight, recon_weight or feature_weight above 0")
+
+
 def _check_lists(config: Config) -> None:
     """Refuse lists, and what is missing from them, that the other keys do not go with."""
-    if config.negatives and not config.train_discriminator:
-        raise UserError(f"negatives={_shown(config.negatives)} are for the discriminator: train_discriminator is false")
     if config.mode == "screen" and not config.input:
         raise UserError("mode=screen needs input=<a folder of images, or a .npy or .npz file>")
     if config.mode == "matrix" and len(set(config.datasets)) < max(2, len(config.datasets)):
@@ -241,6 +265,10 @@ def _check_objective(config: Config) -> None:
             f"objective={config.objective} is measured on real outliers ({', '.join(real)}): choosing by it makes the "
             "result optimistic; out_datasets=[hflip,shuffle] is not, and allow_outlier_selection=true lets you"
         )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _shown(values: list[Any]) -> str:

@@ -23,6 +23,11 @@ ON_NAN = ("stop", "rewind")
 PRECISIONS = ("auto", "32", "bf16")
 COMPILES = ("auto", "none")
 NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
+LR_SCHEDULES = ("constant", "cosine")
+KLD_UNITS = ("mean", "sum")
+KLD_SCHEDULES = ("constant", "linear", "cyclic")
+GAMES = ("bce", "hinge", "lsgan", "relativistic")
+AUGMENTATIONS = ("color", "translation", "cutout")
 SMALLEST_SIZE = 8
 PLACES = ("root", "path", "csv")  # keys of datasets that say where their images are
 RESIZES = ("crop", "squash", "pad")
@@ -54,6 +59,15 @@ class Config:
     max_minutes: float | None = key("stop training after this long, schedules following it; null = n_epochs alone")
     lr: float = key("Adam learning rate of both networks")
     latent_dim: int = key("size of z")
+    lr_discriminator: float | None = key("Adam learning rate of the discriminator; null = lr")
+    betas: list[float] = key("Adam's decay rates, of the means of gradients and of their squares")
+    betas_discriminator: list[float] | None = key("the same of the discriminator; null = betas")
+    lr_schedule: str = key("constant, or cosine: both learning rates fall to 0 over the run", LR_SCHEDULES)
+    lr_warmup: float = key("epochs over which both learning rates rise from 0")
+    clip_gradient: float | None = key("norm that each player's gradients are scaled down to; null = none")
+    ema: float | None = key(
+        "decay, such as 0.999, of a moving average of all weights, which is what is evaluated and kept; null = none"
+    )
     hidden_dims: list[int] | None = key(
         "channels per stride-2 stage, of both networks; null = 32, 64, 128, … doubling to 512 at most, "
         "until the map is 2 px"
@@ -61,6 +75,35 @@ class Config:
     gen_weight: float = key('weight of "fool the discriminator with prior samples"')
     recon_weight: float = key('weight of "fool the discriminator with reconstructions"')
     kld_weight: float = key("weight of KL(q(z given x) to N(0, I)), summed over z, averaged over images")
+    kld_unit: str = key(
+        "what kld_weight weighs the KL against: mean, the reconstruction error per pixel and channel; or sum, over all "
+        "of them, as the β of a β-VAE (then what counts is kld_weight / (channels · size²))",
+        KLD_UNITS,
+    )
+    kld_schedule: str = key(
+        "constant; linear: kld_weight rises from 0 over kld_epochs; cyclic: in the first half of each kld_epochs",
+        KLD_SCHEDULES,
+    )
+    kld_epochs: float = key("length of the rise, or of a cycle, of kld_schedule")
+    free_bits: float = key("nats of KL that each latent is allowed before it costs anything")
+    adversarial: str = key(
+        "the game of the discriminator's logits: bce, hinge, lsgan, or relativistic (each fake against a real image)",
+        GAMES,
+    )
+    gradient_penalty: float | None = key(
+        "γ of the discriminator's penalty γ/2·(R1 + R2) in each step; null = 1 with adversarial=relativistic, else 0"
+    )
+    feature_weight: float = key("weight of the distance of x and its reconstruction in the discriminator's features")
+    adaptive_weight: bool = key(
+        "true = bring the VAE's adversarial terms, before their weights, to the strength of its reconstruction loss",
+        ("true", "false"),
+    )
+    adversarial_start: int = key("epoch from which the VAE has adversarial terms; the discriminator learns before it")
+    adversarial_ramp: float = key("epochs over which their weights rise from 0 then")
+    discriminator_steps: int = key("steps of the discriminator for each of the VAE, each on new fakes")
+    augment: list[str] = key(
+        "random changes through which the discriminator sees all images, real and fake", AUGMENTATIONS
+    )
     train_discriminator: bool = key(
         "false = no discriminator at all (needs gen_weight=0 recon_weight=0): a plain VAE", ("true", "false")
     )
@@ -150,6 +193,18 @@ class Config:
         """Side in pixels of what the networks see, in a settled config."""
         assert self.size is not None
         return self.crop or self.size
+
+    @property
+    def kld_weight_of_mean(self) -> float:
+        """The weight of the KL beside a reconstruction error that is a mean over pixels and channels."""
+        return self.kld_weight / (self.dataset["channels"] * self.side**2 if self.kld_unit == "sum" else 1)
+
+    @property
+    def penalty(self) -> float:
+        """What gradient_penalty stands for."""
+        if self.gradient_penalty is None:
+            return 1.0 if self.adversarial == "relativistic" else 0.0
+        return self.gradient_penalty
 
     @property
     def outlier_sets(self) -> list[str]:

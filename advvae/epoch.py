@@ -14,7 +14,7 @@ from advvae.checkpoint import Training, UnderWay
 from advvae.config import Config
 from advvae.data import Split
 from advvae.epoch_losses import EpochLosses
-from advvae.game import draw_noise
+from advvae.game import MEASURED, draw_noise
 from advvae.negatives import make_negatives
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,16 @@ class Epoch:
     Args:
         training: where the run stands.
         latent_dim: size of the noise.
+
+    Attributes:
+        losses: of its steps so far.
+        n_steps: that it has as a whole.
     """
 
     def __init__(self, config: Config, split: Split, training: Training, latent_dim: int, device: torch.device) -> None:
         self.config, self.split, self.training = config, split, training
         self._latent_dim, self._device = latent_dim, device
+        self.n_steps = sum(1 for _ in split.batch_sizes(config.batch_size, distributed.n_ranks(), 0))
         done = self._done()
         self.losses = EpochLosses(training.step)
         self._generator = epoch_generator(config.seed, training.epoch)
@@ -48,7 +53,8 @@ class Epoch:
     def __iter__(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """Of each batch left: how many images it has over all ranks, and what this rank's step takes."""
         for n_images, images in self._batches:
-            noise = draw_noise(n_images, self._latent_dim, self._generator, self._device)
+            n_steps = self.config.discriminator_steps
+            noise = draw_noise(n_images, self._latent_dim, self._generator, self._device, n_steps)
             negatives = [make_negatives(images, self.config.negatives, self._own)] if self.config.negatives else []
             yield n_images, (images, *noise, *negatives)
 
@@ -82,6 +88,9 @@ class Epoch:
         done = UnderWay(**self.training.under_way)
         if (done.seed, done.n_images) != (self.config.seed, len(self.split)):
             logger.warning("the seed or the number of training images has changed: the epoch begins anew")
+            return None
+        if len(done.totals) != len(MEASURED):
+            logger.warning("an earlier version has begun the epoch, with other terms: it begins anew")
             return None
         return done
 

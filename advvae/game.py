@@ -1,70 +1,33 @@
 """The two-player game, one step of it: the VAE's turn, then the discriminator's on the same images."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from advvae import losses
 from advvae.distributed import begin_average, own_part
+from advvae.looks import Looks, autocast, look_at_fakes, look_at_negatives, look_at_new_fakes, look_at_real
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
+from advvae.players import Players, parameters_of
 
-TERMS = ("vae_loss", "recon", "kld", "adversarial_reconstruction", "adversarial_sample", "discriminator_loss")
+TERMS = (
+    *("vae_loss", "recon", "kld", "adversarial_reconstruction", "adversarial_sample", "feature_distance"),
+    *("discriminator_loss", "gradient_penalty"),
+)
 GRADIENT_NORMS = ("vae_gradient_norm", "discriminator_gradient_norm")
 MEASURED = (*TERMS, *GRADIENT_NORMS)  # in a step: what must be finite
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-@dataclass
-class Players:
-    """The networks and the optimiser of each player; a plain VAE plays alone."""
-
-    networks: AdversarialVAE
-    vae_optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer | None
-
-    def restore_optimizers(self, vae_state: dict[str, Any], discriminator_state: dict[str, Any]) -> None:
-        """Put the optimisers back to states that their state_dict() gave; settings such as lr stay as they are now."""
-        states = ((self.vae_optimizer, vae_state), (self.discriminator_optimizer, discriminator_state))
-        for optimizer, state in states:
-            if optimizer is not None:
-                optimizer.load_state_dict(state)
-                for group in optimizer.param_groups:
-                    group.update(optimizer.defaults)
-
-    def not_finite(self) -> list[str]:
-        """The weights and running statistics in which something is NaN or infinite, by their names."""
-        named = {k: v for k, v in self.networks.state_dict().items() if v.is_floating_point()}
-        finite = torch.stack([tensor.isfinite().all() for tensor in named.values()]).tolist()  # one wait for the device
-        return [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
-
-
-def make_players(networks: AdversarialVAE, lr: float, device: torch.device) -> Players:
-    """Networks on the device, all of their parameters trainable, and each player with its own Adam."""
-    networks.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
-    vae_optimizer = _adam(networks.vae_parameters(), lr, device)
-    if networks.discriminator is None:
-        return Players(networks, vae_optimizer, None)
-    return Players(networks, vae_optimizer, _adam(networks.discriminator_parameters(), lr, device))
-
-
-def _adam(parameters: list[nn.Parameter], lr: float, device: torch.device) -> torch.optim.Adam:
-    """Adam in one kernel where there is one, and on a GPU without a number that the host would have to know."""
-    is_cuda = device.type == "cuda"
-    return torch.optim.Adam(parameters, lr=lr, fused=is_cuda or device.type == "cpu", capturable=is_cuda)
+LARGEST_ADAPTIVE = 1e4  # of the adaptive weight (Esser et al. 2021)
 
 
 def play_step(
     players: Players,
     objective: Objective,
     images: Tensor,
-    noise: tuple[Tensor, Tensor],
+    noise: Sequence[Tensor],
     precision: str,
     negatives: Tensor | None = None,
 ) -> Tensor:
@@ -75,111 +38,171 @@ def play_step(
 
     Args:
         images: (B, C, H, W) in [-1, 1].
-        noise: ε of the posterior and z of the prior, each (B, latent_dim).
+        noise: ε of the posterior and z of the prior, each (B, latent_dim); two more for each further step of the
+            discriminator, which looks at new fakes of the same images.
         negatives: a further kind of fake for the discriminator, (B, C, H, W) in [-1, 1].
 
     Returns:
-        (8,): the `MEASURED`. The batch means of `TERMS`, unweighted but for `vae_loss`; then the norm of each player's
-        gradients. 0 for what is not computed.
+        (10,): the `MEASURED`. The batch means of `TERMS`, unweighted but for `vae_loss`; then the norm of each
+        player's gradients, unclipped. 0 for what is not computed.
     """
-    vae_terms, fake_logits = _vae_turn(players, objective, images, noise, precision)
+    vae_terms, looks = _vae_turn(players, objective, images, noise, precision)
     averaging = [(players.vae_optimizer, _begin_average(players.vae_optimizer, len(images)))]
-    discriminator_term = torch.zeros_like(vae_terms[0])
+    discriminator_terms = [torch.zeros_like(vae_terms[0])] * 2
     if players.discriminator_optimizer is not None:
-        discriminator_term = _discriminator_turn(players, images, fake_logits, precision, negatives)
+        discriminator_terms = _discriminator_turn(players, objective, images, looks, precision, negatives)
         begun = _begin_average(players.discriminator_optimizer, len(images))
         averaging.append((players.discriminator_optimizer, begun))
     norms = [torch.zeros_like(vae_terms[0])] * 2
     for i, (optimizer, end) in enumerate(averaging):
-        end()
-        gradients = [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
-        norms[i] = get_total_norm(gradients)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return torch.stack([*vae_terms, discriminator_term, *norms])
+        norms[i] = _move(players, optimizer, end)
+    for i in range(2, len(noise), 2):
+        assert players.discriminator_optimizer is not None
+        looks = look_at_new_fakes(players.networks, objective, images, noise[i : i + 2], precision)
+        _discriminator_turn(players, objective, images, looks, precision, negatives)
+        begun = _begin_average(players.discriminator_optimizer, len(images))
+        _move(players, players.discriminator_optimizer, begun)
+    if players.average is not None:
+        players.average.update()
+    return torch.stack([*vae_terms, *discriminator_terms, *norms])
 
 
 def _begin_average(optimizer: torch.optim.Optimizer, n_images: int) -> Callable[[], None]:
     """Begin to average a player's gradients, which are means over n images, over the ranks."""
-    return begin_average(_parameters(optimizer), n_images)
+    return begin_average(parameters_of(optimizer), n_images)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _move(players: Players, optimizer: torch.optim.Optimizer, end_average: Callable[[], None]) -> Tensor:
+    """A player's step by its gradients, whose norm () before any clipping is returned."""
+    end_average()
+    moved = [parameter for parameter in parameters_of(optimizer) if parameter.grad is not None]
+    norm = get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+    if players.clip_gradient is not None:
+        clip_grads_with_norm_(moved, players.clip_gradient, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def _vae_turn(
-    players: Players, objective: Objective, images: Tensor, noise: tuple[Tensor, Tensor], precision: str
-) -> tuple[list[Tensor], list[Tensor]]:
+    players: Players, objective: Objective, images: Tensor, noise: Sequence[Tensor], precision: str
+) -> tuple[list[Tensor], Looks]:
     """The VAE's gradients: the discriminator only hands them on, and none for a term of weight 0.
 
     Returns:
-        The terms of the VAE, and the logits (B,) of x̂ and x̃ with their graphs; none of a plain VAE.
+        The terms of the VAE, and what D has said of x̂, x̃, and of x where the VAE has to know; nothing of a plain VAE.
     """
     networks, weights = players.networks, (objective.recon_weight, objective.gen_weight)
-    with _autocast(images.device, precision):
+    pulling = (objective.recon_weight > 0 or objective.feature_weight > 0, objective.gen_weight > 0)
+    looks, distance = Looks(), None
+    with autocast(images.device, precision):
         mean, logvar = networks.encode(images)
         fakes = [networks.decode(mean + torch.exp(0.5 * logvar) * noise[0])]
-        seen: list[Tensor] = []
         if networks.discriminator is not None:
             with torch.set_grad_enabled(objective.gen_weight > 0):
                 fakes.append(networks.decode(noise[1]))
-            seen = [fake if weight > 0 else fake.detach() for fake, weight in zip(fakes, weights, strict=True)]
-        with own_batch_statistics(networks.discriminator):
-            fake_logits = [networks.discriminate(fake) for fake in seen]
+            looks.fakes = [fake if pulls else fake.detach() for fake, pulls in zip(fakes, pulling, strict=True)]
+            distance = look_at_fakes(networks, objective, images, looks)
     recon = objective.reconstruction_loss(images, fakes[0]).mean()
     kld = losses.kl_divergence(mean, logvar).mean()
-    loss = recon + objective.kld_weight * kld
-    fooled = [torch.zeros_like(recon)] * 2
-    if pulling := [i for i, weight in enumerate(weights) if weight > 0]:
-        for i in pulling:
-            fooled[i] = losses.adversarial_loss(fake_logits[i]).mean()
-        adversarial = torch.stack([weights[i] * fooled[i] for i in pulling]).sum()
-        pulls = torch.autograd.grad(adversarial, [seen[i] for i in pulling], retain_graph=True)
-        torch.autograd.backward([loss, *(fakes[i] for i in pulling)], [None, *pulls])
+    loss = recon + _kld_term(objective, mean, logvar, kld)
+    fooled = [
+        _fooled(objective, looks, i) if weight > 0 else torch.zeros_like(recon) for i, weight in enumerate(weights)
+    ]
+    terms = [weight * term for weight, term in zip(weights, fooled, strict=True) if weight > 0]
+    if distance is not None:
+        terms.append(objective.feature_weight * distance)
+    if terms:
+        adversarial = torch.stack(terms).sum()
+        pulled = [i for i, pulls in enumerate(pulling) if pulls]
+        pulls = torch.autograd.grad(adversarial, [looks.fakes[i] for i in pulled], retain_graph=True)
+        factor = _adversarial_factor(objective, networks, recon, [fakes[i] for i in pulled], pulls)
+        if factor is not None:
+            adversarial, pulls = factor * adversarial, tuple(factor * pull for pull in pulls)
+        torch.autograd.backward([loss, *(fakes[i] for i in pulled)], [None, *pulls])
         loss = loss + adversarial
     else:
         loss.backward()
-    return [term.detach() for term in (loss, recon, kld, *fooled)], fake_logits
+    shown = [loss, recon, kld, *fooled, torch.zeros_like(recon) if distance is None else distance]
+    return [term.detach() for term in shown], looks
+
+
+def _fooled(objective: Objective, looks: Looks, kind: int) -> Tensor:
+    """How far the fakes of a kind are from passing for real, ()."""
+    if not objective.adversarial.is_relative:
+        return objective.adversarial.fool(looks.fake_logits[kind]).mean()
+    assert looks.real_logits is not None
+    return objective.adversarial.fool(looks.fake_logits[kind], looks.real_logits.detach()).mean()
+
+
+def _kld_term(objective: Objective, mean: Tensor, logvar: Tensor, kld: Tensor) -> Tensor:
+    """What the VAE minimises of the KL."""
+    if objective.free_bits > 0:
+        kld = losses.kl_of_latents(mean, logvar).clamp_min(objective.free_bits).sum()
+    term = objective.kld_weight * kld
+    return term if objective.kld_factor is None else objective.kld_factor * term
+
+
+def _adversarial_factor(
+    objective: Objective, networks: AdversarialVAE, recon: Tensor, fakes: list[Tensor], pulls: Sequence[Tensor]
+) -> Tensor | None:
+    """What the VAE's terms of D are multiplied by, (): what the schedule says, and the adaptive weight; None = 1.
+
+    Args:
+        pulls: the gradients of these terms at the fakes.
+    """
+    factor = objective.adversarial_factor
+    if objective.adaptive_weight:
+        assert networks.decoder is not None
+        last = [parameter for parameter in networks.decoder.parameters() if parameter.ndim > 1][-1]
+        (by_recon,) = torch.autograd.grad(recon, last, retain_graph=True)
+        (by_pulls,) = torch.autograd.grad(fakes, last, pulls, retain_graph=True)
+        adaptive = (by_recon.norm() / (by_pulls.norm() + 1e-6)).clamp_max(LARGEST_ADAPTIVE)
+        factor = adaptive if factor is None else factor * adaptive
+    return factor
 
 
 def _discriminator_turn(
-    players: Players, images: Tensor, fake_logits: list[Tensor], precision: str, negatives: Tensor | None = None
-) -> Tensor:
-    """The discriminator's gradients. Its running statistics move with the real images alone."""
+    players: Players,
+    objective: Objective,
+    images: Tensor,
+    looks: Looks,
+    precision: str,
+    negatives: Tensor | None = None,
+) -> list[Tensor]:
+    """The discriminator's gradients. Its running statistics move with the real images alone.
+
+    Returns:
+        Its loss, and the penalty R1 + R2 that is added to it by γ/2.
+    """
     networks = players.networks
-    with _autocast(images.device, precision):
-        real_logits = networks.discriminate(images)
+    with autocast(images.device, precision):
+        if looks.real_logits is None:
+            look_at_real(networks, objective, images, looks)
         if negatives is not None:
-            with own_batch_statistics(networks.discriminator):
-                fake_logits = [*fake_logits, networks.discriminate(negatives)]
-    loss = losses.discriminator_loss(real_logits, *fake_logits).mean()
-    loss.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
-    return loss.detach()
+            look_at_negatives(networks, objective, negatives, looks)
+    assert looks.real_logits is not None
+    loss = objective.adversarial.tell(looks.real_logits, *looks.fake_logits).mean()
+    penalty = torch.zeros_like(loss)
+    if objective.gradient_penalty > 0:
+        assert looks.real is not None
+        penalty = losses.squared_gradient(looks.real_logits, looks.real).mean()
+        seen = zip(looks.fake_logits, looks.fakes, strict=True)
+        penalty = penalty + torch.stack([losses.squared_gradient(*look).mean() for look in seen]).mean()
+    told = loss if objective.gradient_penalty == 0 else loss + objective.gradient_penalty / 2 * penalty
+    told.backward(inputs=networks.discriminator_parameters())  # of the fakes too, no gradient is asked for
+    return [loss.detach(), penalty.detach()]
 
 
-@contextmanager
-def own_batch_statistics(network: nn.Module | None) -> Iterator[None]:
-    """Passes in here are normalised by their own batch and leave the running statistics as they are."""
-    layers = [] if network is None else [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS)]
-    tracked = [layer.track_running_stats for layer in layers]
-    try:
-        for layer in layers:
-            layer.track_running_stats = False
-        yield
-    finally:
-        for layer, was_tracked in zip(layers, tracked, strict=True):
-            layer.track_running_stats = was_tracked
+def draw_noise(
+    n: int, latent_dim: int, generator: torch.Generator, device: torch.device, n_steps: int = 1
+) -> tuple[Tensor, ...]:
+    """ε of the posterior and z of the prior for a batch of n images: of each (n, latent_dim) this rank's part.
 
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def draw_noise(n: int, latent_dim: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ε of the posterior and z of the prior for a batch of n images: of each (n, latent_dim) this rank's part."""
-    epsilon, z = (sample_prior(n, latent_dim, generator, device) for _ in range(2))
-    return own_part(epsilon), own_part(z)
+    Args:
+        n_steps: of the discriminator, each with two draws of its own.
+    """
+    return tuple(own_part(sample_prior(n, latent_dim, generator, device)) for _ in range(2 * n_steps))
 
 
 def terms_played(players: Players, objective: Objective) -> list[str]:
@@ -189,6 +212,10 @@ def terms_played(players: Players, objective: Objective) -> list[str]:
         absent.add("adversarial_reconstruction")
     if objective.gen_weight == 0:
         absent.add("adversarial_sample")
+    if objective.feature_weight == 0:
+        absent.add("feature_distance")
+    if objective.gradient_penalty == 0:
+        absent.add("gradient_penalty")
     if players.discriminator_optimizer is None:
-        absent.add("discriminator_loss")
+        absent |= {"discriminator_loss", "gradient_penalty"}
     return [term for term in TERMS if term not in absent]

@@ -53,10 +53,21 @@ class Job:
 
     @cached_property
     def objective(self) -> "Objective":
-        from advvae.losses import Objective
+        from advvae.losses import ADVERSARIAL, Objective
 
         config = self.config
-        return Objective(build("loss", config.loss), config.kld_weight, config.recon_weight, config.gen_weight)
+        return Objective(
+            build("loss", config.loss),
+            config.kld_weight_of_mean,
+            config.recon_weight,
+            config.gen_weight,
+            feature_weight=config.feature_weight,
+            free_bits=config.free_bits,
+            adversarial=ADVERSARIAL[config.adversarial],
+            gradient_penalty=config.penalty,
+            augment=tuple(config.augment),
+            adaptive_weight=config.adaptive_weight,
+        )
 
     @cached_property
     def source(self) -> Any:
@@ -140,7 +151,7 @@ class Job:
         config = self.config
         values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss")}
         values["seed"] = self.fit_seed
-        weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight")}
+        weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight", "kld_unit", "adversarial")}
         identity = checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
         if is_private(self.source):
             data_dir = Path(config.data_dir).expanduser()

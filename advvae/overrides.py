@@ -21,6 +21,7 @@ TAKES: dict[Any, str] = {
     bool: "true or false",
     str: "a name",
     list[int]: "a list of whole numbers, as in [32,64]",
+    list[float]: "a list of numbers, as in [0.5,0.9]",
     list[str]: "a list, as in [a,b]",
     list[Any]: "a list, as in [a,b]",
 }

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from advvae.errors import UserError
 from advvae.files import replacing
-from advvae.game import draw_noise, make_players
+from advvae.game import draw_noise
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
+from advvae.players import make_players
 from advvae.recording import WARM_UP, make_step
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def measured_gain(networks: AdversarialVAE, objective: Objective, images: Tensor
         return gain
     noise = draw_noise(len(images), networks.latent_dim, generator, device)
     seconds: dict[str, list[float]] = {"32": [], "bf16": []}
-    players = {precision: make_players(deepcopy(networks), lr=0.0, device=device) for precision in seconds}
+    players = {precision: make_players(deepcopy(networks), 0.0, device) for precision in seconds}
     steps = {name: make_step(players[name], objective, name, device, compile) for name in seconds}
     n_warm_up = WARM_UP + 1 if device.type == "cuda" else 1
     for trial in range(-n_warm_up, TRIALS):  # interleaved
@@ -102,7 +103,14 @@ def _shape_of_work(networks: AdversarialVAE, objective: Objective, images: Tenso
         "images": list(images.shape),
         "compile": compile,
         "networks": [[name, str(module)] for name, module in networks.named_children()],
-        "terms": [_name(objective.reconstruction_loss), objective.recon_weight > 0, objective.gen_weight > 0],
+        "terms": [
+            _name(objective.reconstruction_loss),
+            *(getattr(objective, name) > 0 for name in ("recon_weight", "gen_weight", "feature_weight")),
+            objective.gradient_penalty > 0,
+            objective.adversarial.is_relative,
+            objective.adaptive_weight,
+            *objective.augment,
+        ],
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

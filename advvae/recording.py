@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from advvae.distributed import n_ranks
-from advvae.game import Players, play_step
+from advvae.game import play_step
 from advvae.losses import Objective
+from advvae.players import Players
 
 logger = logging.getLogger(__name__)
 
 WARM_UP = 3  # steps that are played before one is recorded: libraries choose and load their kernels in them
 
 Step = Callable[..., Tensor]
-"""(images (B, C, H, W), ε (B, latent_dim), z (B, latent_dim), and negatives (B, C, H, W) where there are any) ->
-game.MEASURED (8,)."""
+"""(images (B, C, H, W); ε and z, each (B, latent_dim), for each step of the discriminator; negatives (B, C, H, W) where
+there are any) -> game.MEASURED (10,)."""
 
 
 def make_step(players: Players, objective: Objective, precision: str, device: torch.device, compile: str) -> Step:
@@ -28,8 +29,9 @@ def make_step(players: Players, objective: Objective, precision: str, device: to
     Not with several ranks: whether their sums can be recorded depends on the versions of NCCL and its driver.
     """
 
-    def step(images: Tensor, epsilon: Tensor, z: Tensor, negatives: Tensor | None = None) -> Tensor:
-        return play_step(players, objective, images, (epsilon, z), precision, negatives)
+    def step(images: Tensor, *drawn: Tensor) -> Tensor:
+        n_noise = len(drawn) // 2 * 2  # which comes in pairs; what is left is negatives
+        return play_step(players, objective, images, drawn[:n_noise], precision, *drawn[n_noise:])
 
     if device.type != "cuda" or compile == "none" or n_ranks() > 1:
         return step

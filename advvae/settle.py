@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NETWORK_KEYS = (
     *("size", "crop", "latent_dim", "hidden_dims", "train_discriminator"),
-    *("gen_weight", "recon_weight", "kld_weight", "negatives"),
+    *("gen_weight", "recon_weight", "kld_weight", "kld_unit", "adversarial", "negatives"),
 )
 SCORING = ("outlier", "screen")  # modes that a discriminator alone is enough for
 

@@ -4,6 +4,7 @@ import logging
 import math
 import statistics
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from advvae import distributed, figures
-from advvae.checkpoint import Checkpoint, Training
+from advvae.checkpoint import Checkpoint, Training, parts_of
 from advvae.checkpoint_folder import best_of, newest_whole, prune, write_checkpoints
 from advvae.config import Config
 from advvae.data import Split
@@ -19,14 +20,15 @@ from advvae.epoch import Epoch
 from advvae.epoch_losses import READ_EVERY, NotFinite
 from advvae.errors import UserError
 from advvae.evaluator import draw_reconstructions, validate
-from advvae.game import make_players, terms_played
+from advvae.game import terms_played
 from advvae.losses import Objective
 from advvae.metrics_table import MetricsTable, rows_before
 from advvae.models import AdversarialVAE
+from advvae.players import make_players, moving
 from advvae.progress import Bar, training_bar
 from advvae.random_state import random_state, restore_random_state, seed_all
-from advvae.recording import Step, make_step
 from advvae.sampler import draw_samples
+from advvae.stepping import Stepper
 from advvae.stopping import Interrupted, Stop, stops_noted
 from advvae.tracking import Tracker
 
@@ -70,19 +72,16 @@ class Trainer:
         self.device = device
         self.tracker = tracker
         distributed.with_shared_batch_statistics(networks, device)
-        self.players = make_players(networks, config.lr, device)
+        self.players = make_players(networks, moving(config), device)
         self.training = Training()
         seed_all(config.seed)  # whatever drew before, such as a library as it was imported
         if resumed:
             self._restore(resumed)
-        self.step = self._make_step()
-        distributed.begin_alike(networks)
+        self.step = Stepper(config, self.players, objective, device)
+        for copy in self.players.copies:
+            distributed.begin_alike(copy)
         self._started = self._saved = time.perf_counter()
         self._stop = Stop()
-
-    def _make_step(self) -> Step:
-        config = self.config
-        return make_step(self.players, self.objective, config.precision, self.device, config.compile)
 
     def train(self) -> dict[str, Any]:
         """Train to the last epoch, or to the end of `max_minutes`.
@@ -125,8 +124,10 @@ class Trainer:
         """One pass over the training split, or what is left of it; returns the first columns of its row."""
         training = self.training
         epoch = Epoch(self.config, self.train_split, training, self.players.networks.latent_dim, self.device)
+        self.step.begin(training.epoch)
         bar.go_to(training.epoch + 1, training.epoch * len(self.train_split) + epoch.losses.images)
         for n_images, inputs in epoch:
+            self.step.move_to(training.epoch + epoch.losses.steps / epoch.n_steps, self._seconds() / 60)
             epoch.losses.add(self.step(*inputs), len(inputs[0]))
             bar.advance(n_images)
             if epoch.losses.steps % READ_EVERY == 0:
@@ -144,15 +145,16 @@ class Trainer:
             "step": training.step,
             "seconds": round(self._seconds(), 3),
             "images_per_second": round(epoch.losses.images / seconds, 1),
-            **{name: means[name] for name in terms_played(self.players, self.objective)},
+            **{name: means[name] for name in terms_played(self.players, self.step.objective)},
         }
 
     def _validate(self) -> dict[str, float]:
         """The epoch's validation metrics, on the half of the validation split that selects."""
         config = self.config
-        distributed.average_statistics(self.players.networks)
+        for copy in self.players.copies:
+            distributed.average_statistics(copy)
         metrics = validate(
-            self.players.networks,
+            self.players.evaluated,
             self.objective,
             self.select_split,
             batch_size=config.batch_size,
@@ -200,7 +202,8 @@ class Trainer:
         training.vae_optimizer = players.vae_optimizer.state_dict()
         if players.discriminator_optimizer is not None:
             training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
-        write_checkpoints(self.folder, names, players.networks, asdict(config), training)
+        training.weights = parts_of(players.networks) if players.average is not None else None
+        write_checkpoints(self.folder, names, players.evaluated, asdict(config), training)
         prune(self.folder, config.keep_checkpoints)
 
     def _answer(self, epoch: Epoch) -> None:
@@ -214,7 +217,9 @@ class Trainer:
             return
         self.training.under_way = asdict(epoch.under_way())
         self._check_weights(epoch)
-        with distributed.averaged_statistics(self.players.networks):
+        with ExitStack() as averaged:
+            for copy in self.players.copies:
+                averaged.enter_context(distributed.averaged_statistics(copy))
             self._save("last")
         if asked == STOP:
             raise Interrupted(self._stop.signal)
@@ -227,7 +232,7 @@ class Trainer:
 
     def _draw(self) -> None:
         """Sample grid, reconstruction grid and curves of this epoch."""
-        networks, epoch = self.players.networks, self.training.epoch
+        networks, epoch = self.players.evaluated, self.training.epoch
         samples = self.folder / "samples" / f"epoch-{epoch:04d}.png"
         reconstructions = self.folder / "reconstructions" / f"epoch-{epoch:04d}.png"
         draw_samples(networks, samples, seed=self.config.seed, device=self.device, count=N_DRAWN)
@@ -263,7 +268,7 @@ class Trainer:
             raise UserError(f"{good}; going back to it {REWINDS} times has not helped. Try a smaller lr") from None
         self._restore(checkpoint)
         self.training.rewinds = rewinds + 1
-        self.step = self._make_step()  # a recorded one knows the optimisers' old state
+        self.step.renew()
         logger.warning(f"{good}: from there on with other noise ({rewinds + 1} of {REWINDS})")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -274,7 +279,7 @@ class Trainer:
         """
         assert checkpoint.training is not None
         training = Training(**asdict(checkpoint.training))
-        checkpoint.restore(self.players.networks)
+        self.players.restore_networks(checkpoint)
         try:
             self.players.restore_optimizers(training.vae_optimizer, training.discriminator_optimizer)
             if training.random_state:

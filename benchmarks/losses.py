@@ -16,8 +16,9 @@ from tabulate import tabulate
 from advvae.data import Split
 from advvae.epoch import epoch_generator
 from advvae.epoch_losses import EpochLosses
-from advvae.game import draw_noise, make_players
+from advvae.game import draw_noise
 from advvae.memory import keep_freed_memory
+from advvae.players import make_players
 from advvae.recording import make_step
 from benchmarks import textbook
 from benchmarks.throughput import DATA_DIR, Work, hardware, mnist

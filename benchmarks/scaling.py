@@ -20,8 +20,9 @@ from tabulate import tabulate
 from torch import distributed as processes
 
 from advvae import distributed
-from advvae.game import Players, draw_noise, make_players, play_step
+from advvae.game import draw_noise, play_step
 from advvae.memory import keep_freed_memory
+from advvae.players import Players, make_players
 from benchmarks.throughput import Work, hardware, mnist, typed
 
 ROUNDS = 7

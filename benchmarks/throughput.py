@@ -30,13 +30,14 @@ from advvae.building import build_source
 from advvae.config import CONF
 from advvae.data import Split, load_split
 from advvae.epoch_losses import EpochLosses
-from advvae.game import draw_noise, make_players, play_step
+from advvae.game import draw_noise, play_step
 from advvae.losses import Objective, mean_squared_error, ssim_loss
 from advvae.memory import keep_freed_memory
 from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.evaluation import evaluation
 from advvae.outlier.detector import score_split
 from advvae.outlier.scores import named_scores
+from advvae.players import make_players
 from advvae.recording import make_step
 from benchmarks import textbook
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from advvae import trainer
+from advvae import stepping
 from advvae.recording import Step, make_step
 
 Watch = Callable[[int, Any, tuple[Any, ...], torch.Tensor], torch.Tensor]
@@ -29,7 +29,7 @@ def watch_steps(patch: pytest.MonkeyPatch, watch: Watch) -> list[int]:
 
         return played
 
-    patch.setattr(trainer, "make_step", make_watched)
+    patch.setattr(stepping, "make_step", make_watched)
     return numbers
 
 

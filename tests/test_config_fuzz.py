@@ -38,6 +38,7 @@ WRONG = {  # by type: of another one, not a number, not finite, empty, out of ev
 }
 WRONG_ITEMS = {  # of lists, by the type of their items
     int: ("[]", "[a]", "[1.5]", "[null]", "[0]", "[-1]", "[1,99999999999999999999]"),
+    float: ("[]", "[a]", "[null]", "[0.5]", "[0.5,nan]", "[-0.1,0.5]", "[0.5,1]", "[0.5,0.6,0.7]"),
     str: ("[null]", "[{a:1}]", "[[a]]"),
     Any: (),
 }
@@ -100,7 +101,7 @@ def test_the_largest_values_compose(advvae: Command, settled: list[Settled]) -> 
     largest: dict[str, float] = {"seed": 2**32 - 1, **LARGEST}
     assert set(largest) - {"hidden_dims"} == {name for name, kind in KINDS.items() if kind is int}
     del largest["hidden_dims"], largest["n_devices"]  # a list, and what the machine has
-    largest |= {name: 1e308 for name, kind in KINDS.items() if kind is float and name != "alpha"}
+    largest |= {name: 1e308 for name, kind in KINDS.items() if kind is float and name not in ("alpha", "ema")}
     result = advvae(*(f"{name}={value}" for name, value in largest.items()))
     assert result.message == "it would begin"
     (begun,) = settled
@@ -108,7 +109,7 @@ def test_the_largest_values_compose(advvae: Command, settled: list[Settled]) -> 
 
 
 def test_lists_may_be_empty(advvae: Command, settled: list[Settled]) -> None:
-    names = [name for name in LISTS if name != "hidden_dims"]
+    names = [name for name in LISTS if get_args(KINDS[name])[0] not in (int, float)]
     advvae(*(f"{name}=[]" for name in names))
     (begun,) = settled
     assert all(getattr(begun.config, name) == [] for name in names)

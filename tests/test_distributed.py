@@ -29,11 +29,12 @@ from advvae.data.splits import Split, divide
 from advvae.epoch import epoch_generator
 from advvae.epoch_losses import EpochLosses
 from advvae.errors import UserError
-from advvae.game import draw_noise, make_players, play_step
+from advvae.game import draw_noise, play_step
 from advvae.group import FAILURE, Group, join
 from advvae.models import AdversarialVAE, conv_networks
 from advvae.models.conv import NORMS
 from advvae.models.evaluation import of_all_images
+from advvae.players import make_players
 from advvae.tracking import Tracker
 from advvae.trainer import Trainer
 from tests.command import FEW, TINY, Command

@@ -27,11 +27,11 @@ def break_step(patch: pytest.MonkeyPatch, numbers: Container[int], damage: Damag
 
 
 def infinite_loss(players: Any, measured: torch.Tensor) -> torch.Tensor:
-    return measured + torch.tensor([torch.inf, *[0.0] * 7])
+    return measured + torch.tensor([torch.inf, *[0.0] * 9])
 
 
 def nan_gradient(players: Any, measured: torch.Tensor) -> torch.Tensor:
-    return measured + torch.tensor([*[0.0] * 7, torch.nan])
+    return measured + torch.tensor([*[0.0] * 9, torch.nan])
 
 
 def nan_weight(players: Any, measured: torch.Tensor) -> torch.Tensor:

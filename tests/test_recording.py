@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advvae.game import draw_noise, make_players
+from advvae.game import draw_noise
+from advvae.players import make_players
 from advvae.recording import WARM_UP, RecordedStep, make_step
 from tests.networks import objective, real_images, small_networks
 

@@ -28,7 +28,7 @@ from tests.steps import terminate_in_step
 
 TRAIN = ("mode=train", "dataset=digits", *TINY, "deterministic=true", "n_epochs=4")
 
-VAL_LOSS = 8  # column of `losses`
+VAL_LOSS = 10  # column of `losses`
 STEPS = 6  # of an epoch
 
 Whole = Callable[[str], Path]
@@ -115,6 +115,41 @@ def test_a_resumed_run_equals_one_never_interrupted(
     assert_same_end(whole(loss), stopped)
     assert (stopped / ".hydra" / "overrides.yaml").read_text() == overrides
     assert json.loads((stopped / "metrics.json").read_text())["status"] == "finished"
+
+
+MEANS = (
+    *("adversarial=relativistic", "model.norm=group", "feature_weight=0.1", "augment=[color,translation,cutout]"),
+    *("discriminator_steps=2", "lr_discriminator=1e-4", "betas=[0.5,0.9]", "clip_gradient=1", "ema=0.9"),
+    *("adaptive_weight=true", "adversarial_start=1", "adversarial_ramp=1.5", "kld_schedule=cyclic", "kld_epochs=1.5"),
+    *("free_bits=0.1", "lr_schedule=cosine", "lr_warmup=1.5"),
+)
+
+
+@pytest.mark.parametrize("step", [STEPS - 1, IN_THE_MIDDLE, AT_THE_END])
+def test_a_resumed_run_with_all_means_equals_one_never_interrupted(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    expected = advvae(*TRAIN, *MEANS)
+    assert expected.status == 0, expected.errors
+    stopped = interrupted(advvae, monkeypatch, *MEANS, step=step).folder
+    assert advvae(f"resume={stopped}", "tracker=none").status == 0
+    assert_same_end(expected.folder, stopped)
+    rows = {row[0]: row for row in losses(stopped)}
+    assert rows["1"][5] == ""  # no term of the VAE's looks at the discriminator before its epoch
+    assert float(rows["2"][5]) > 0
+
+
+def test_an_average_that_a_run_did_not_have_begins_with_its_weights(advvae: Command) -> None:
+    folder = advvae(*TRAIN, "n_epochs=1").folder
+    before = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    assert advvae(f"resume={folder}", "tracker=none", "n_epochs=2", "ema=0.99999", "lr=1e-9").status == 0
+    after = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    name = "input.weight"
+    torch.testing.assert_close(after["decoder"][name], before["decoder"][name], rtol=0, atol=1e-7)
+    assert advvae(f"resume={folder}", "tracker=none", "n_epochs=3", "ema=null").status == 0
+    last = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    torch.testing.assert_close(last["decoder"][name], after["training"]["weights"]["decoder"][name], rtol=0, atol=1e-7)
+    assert last["training"]["weights"] is None
 
 
 def test_a_run_interrupted_again_and_again_equals_one_never_interrupted(

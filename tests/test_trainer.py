@@ -47,7 +47,7 @@ def test_epoch_losses_do_not_depend_on_when_they_are_read() -> None:
 def test_what_is_not_finite_is_told_with_its_step_and_all_that_was_measured() -> None:
     losses = EpochLosses(10)
     losses.add(terms(1.0), 4)
-    losses.add(torch.tensor([0.5, torch.inf, 0.0, 0.0, 0.0, 0.0, 7.0, torch.nan]), 4)
+    losses.add(torch.tensor([0.5, torch.inf, *[0.0] * 6, 7.0, torch.nan]), 4)
     with pytest.raises(NotFinite, match=r"at step 12 is not finite \(vae_loss=0.5, recon=inf.*_norm=7, .*_norm=nan\)"):
         losses.means()
 

@@ -1,7 +1,11 @@
 """The three networks of the game, whatever they are made of."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from advvae.errors import UserError
 
 
 class AdversarialVAE(nn.Module):
@@ -46,6 +50,18 @@ class AdversarialVAE(nn.Module):
         """Logits (B,), larger = more real."""
         assert self.discriminator is not None
         return self.discriminator(images)
+
+    def judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """D's penultimate features (B, F), and the logits (B,) that it makes from them.
+
+        Raises:
+            UserError: the discriminator has no features() and logit().
+        """
+        discriminator: Any = self.discriminator
+        if not all(hasattr(discriminator, name) for name in ("features", "logit")):
+            raise UserError("feature_weight needs a discriminator with features() and logit(): set feature_weight=0")
+        features = discriminator.features(images)
+        return features, discriminator.logit(features).squeeze(1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """decoder(μ): the reconstruction at the posterior mean, free of noise."""

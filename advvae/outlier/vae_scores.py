@@ -10,7 +10,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from advvae.losses import adversarial_loss, mean_squared_error, ssim_loss
+from advvae.losses import mean_squared_error, ssim_loss
 from advvae.models.adversarial_vae import AdversarialVAE, sample_prior
 from advvae.outlier.evidence import VAE, Evidence, FittedScore, needs
 from advvae.outlier.fitting import positive
@@ -63,7 +63,8 @@ def loss(evidence: Evidence) -> Tensor:
     values = objective.reconstruction_loss(evidence.images, evidence.reconstruction)
     values = values + objective.kld_weight * evidence.kl
     if objective.recon_weight > 0 and evidence.networks.discriminator is not None:
-        values = values + objective.recon_weight * adversarial_loss(evidence.reconstruction_logit)
+        logits = [evidence.reconstruction_logit, *([evidence.logit] if objective.adversarial.is_relative else [])]
+        values = values + objective.recon_weight * objective.adversarial.fool(*logits)
     return values
 
 
