@@ -25,7 +25,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every c
         (lambda value: 0 <= value < math.inf, "be a finite number, 0 or more"),
     ),
     **dict.fromkeys(
-        ("lr", "max_minutes", "checkpoint_every_minutes"),
+        ("lr", "max_minutes", "checkpoint_every_minutes", "truncation"),
         (lambda value: 0 < value < math.inf, "be a finite number above 0"),
     ),
     **dict.fromkeys(("size", "crop"), (lambda value: value >= SMALLEST_SIZE, f"be {SMALLEST_SIZE} px or more")),
