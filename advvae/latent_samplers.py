@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -74,15 +74,13 @@ def draw_latents(
     return noise if mixture is None else mixture.moved(noise, generator)
 
 
-def fit_mixture(
-    networks: AdversarialVAE, train: Split, *, seed: int, device: Device, num_workers: int = 0
-) -> Mixture:
+def fit_mixture(networks: AdversarialVAE, train: Split, *, seed: int, device: Device, num_workers: int = 0) -> Mixture:
     """Fit a mixture to the aggregate posterior: μ + σ⊙ε of at most FIT_IMAGES training images, drawn by the seed.
 
-    A decoder has seen these latents, and not all that the prior gives (Ghosh et al. 2020, "From variational to
-    deterministic autoencoders", section 4, who fit it to the latents of a trained encoder, ten Gaussians of full
-    covariance; pythae's GaussianMixtureSampler does so too, to the posterior means). Networks trained on crops
-    encode the centred ones.
+    These latents, unlike all that the prior gives, are what the decoder was trained on (Ghosh et al. 2020, "From
+    variational to deterministic autoencoders", who fit ten Gaussians of full covariance after the training; pythae's
+    GaussianMixtureSampler, too, fits them to latents drawn from the posterior). Networks trained on crops encode the
+    centred crop of each image.
 
     Raises:
         UserError: there are fewer than two images, or the encoder gives numbers that are not finite.
@@ -95,9 +93,9 @@ def fit_mixture(
         mean, logvar = networks.encode(images)
         return {"latent": mean.cpu() + (0.5 * logvar).exp().cpu() * noise[positions]}
 
-    reading = {"batch_size": CHUNK, "device": device, "num_workers": num_workers}
+    reading: dict[str, Any] = {"batch_size": CHUNK, "device": device, "num_workers": num_workers}
     what = f"encoding {train.name} {train.split}"
-    latents = of_all_images(networks, train.subset(drawn), compute, what=what, **reading)["latent"]  # type: ignore[arg-type]
+    latents = of_all_images(networks, train.subset(drawn), compute, what=what, **reading)["latent"]
     if len(latents) < 2:
         raise UserError(f"sampler=gmm needs two training images or more, and {train.name} has {len(latents)}")
     if not latents.isfinite().all():
