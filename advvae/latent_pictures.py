@@ -15,6 +15,7 @@ PAIRS = 8  # rows of interpolations.png
 STEPS = 8  # decoded in each of them
 TRAVERSED = 10  # dimensions at most that traversals.png shows
 FARTHEST = 3.0  # to where each is moved, from minus that: the prior's standard deviation is 1
+MOVES = 9  # steps of it
 ACTIVE = 0.01  # variance of its posterior mean above which a dimension counts as active
 STRAIGHT = 1e-6  # sine of an angle below which the arc is a straight line, or not defined
 
@@ -78,20 +79,22 @@ def draw_interpolations(networks: AdversarialVAE, validation: Split, means: Tens
         rows.append(torch.cat([images[first, None], decoded, images[last, None]]))
     headings = ["image", *(f"{step}/{STEPS - 1}" for step in range(STEPS)), "image"]
     names = [f"pair {number}" for number in range(1, PAIRS + 1)]
-    labelled_rows(rows, names, headings, "Decoded latents between two validation images, by slerp", path)
+    labelled_rows(rows, names, headings, "Decoded latents on the arc from one validation image to another", path)
 
 
 def draw_traversals(networks: AdversarialVAE, validation: Split, means: Tensor, device: Device, path: Path) -> None:
     """Draw a row for each of the most active dimensions: it goes from -3 to 3 in the latent of the first image."""
     variances, dimensions = activity(means).sort(descending=True)
-    values = torch.linspace(-FARTHEST, FARTHEST, 9)
+    values = torch.linspace(-FARTHEST, FARTHEST, MOVES)
     (image,) = validation.subset(torch.tensor([0])).batches(1, device)
-    rows, names = [torch.cat([image, networks.decode(means[:1].to(device))])], ["image, decoded"]
+    beside = torch.cat([image, networks.decode(means[:1].to(device))])
+    rows, names = [], []
     for dimension, variance in list(zip(dimensions.tolist(), variances.tolist(), strict=True))[:TRAVERSED]:
-        latents = means[:1].repeat(len(values), 1)
+        latents = means[:1].repeat(MOVES, 1)
         latents[:, dimension] = values
-        rows.append(networks.decode(latents.to(device)))
+        rows.append(torch.cat([beside, networks.decode(latents.to(device))]))
         names.append(f"z{dimension}, activity {variance:.2g}")
+        beside = torch.ones_like(beside)  # white: the image stands in the first row alone
     n_active = f"{int((variances > ACTIVE).sum())} of {len(variances)} are active"
-    title = f"One dimension of a validation image's latent moved, most active first ({n_active})"
-    labelled_rows(rows, names, [f"{value:g}" for value in values.tolist()], title, path)
+    title = f"A validation image's latent, one dimension moved, the most active first ({n_active})"
+    labelled_rows(rows, names, ["image", "decoded", *(f"{value:g}" for value in values.tolist())], title, path)

@@ -17,6 +17,7 @@ MEASURED = 256  # samples, and validation images, at most
 DRAWN = 8  # samples of neighbours.png
 NEIGHBOURS = 5  # beside each of them
 HEADINGS = ("sample", "nearest", "2nd", "3rd", "4th", "5th")
+TITLE = "Samples and the training images nearest to them (mse: to the nearest)"
 CHUNK = 256  # training images compared at a time
 
 
@@ -43,7 +44,7 @@ def draw_neighbours(
         for sample, positions in zip(samples[:DRAWN], found, strict=False)
     ]
     names = [f"mse {distance:.3g}" for distance in distances[: len(rows)].tolist()]
-    labelled_rows(rows, names, HEADINGS[: len(rows[0])], "Samples and their nearest training images", path)
+    labelled_rows(rows, names, HEADINGS[: len(rows[0])], TITLE, path)
     of_samples, of_real = distances.split([len(samples), n_real])
     return {"nearest_train_mse": of_samples.mean().item(), "nearest_train_mse_val": of_real.mean().item()}
 
