@@ -74,13 +74,24 @@ def draw_latents(
     return noise if mixture is None else mixture.moved(noise, generator)
 
 
-def fit_mixture(networks: AdversarialVAE, train: Split, *, seed: int, device: Device, num_workers: int = 0) -> Mixture:
+def fit_mixture(
+    networks: AdversarialVAE,
+    train: Split,
+    *,
+    seed: int,
+    device: Device,
+    num_workers: int = 0,
+    components: int = COMPONENTS,
+) -> Mixture:
     """Fit a mixture to the aggregate posterior: μ + σ⊙ε of at most FIT_IMAGES training images, drawn by the seed.
 
     These latents, unlike all that the prior gives, are what the decoder was trained on (Ghosh et al. 2020, "From
     variational to deterministic autoencoders", who fit ten Gaussians of full covariance after the training; pythae's
     GaussianMixtureSampler, too, fits them to latents drawn from the posterior). Networks trained on crops encode the
     centred crop of each image.
+
+    Args:
+        components: fewer are used where each would get fewer than two images per latent.
 
     Raises:
         UserError: there are fewer than two images, or the encoder gives numbers that are not finite.
@@ -100,7 +111,7 @@ def fit_mixture(networks: AdversarialVAE, train: Split, *, seed: int, device: De
         raise UserError(f"sampler=gmm needs two training images or more, and {train.name} has {len(latents)}")
     if not latents.isfinite().all():
         raise UserError("sampler=gmm: the latents of some training images are not finite: train again")
-    fitted = fit_gaussian_mixture(latents, COMPONENTS, seed)
+    fitted = fit_gaussian_mixture(latents, components, seed)
     weights, means, covariances = map(torch.from_numpy, (fitted.weights_, fitted.means_, fitted.covariances_))
     logger.info(f"fitted a mixture of {len(weights)} Gaussians to the latents of {len(latents):,} images")
     return Mixture(weights, means, torch.linalg.cholesky(covariances))
