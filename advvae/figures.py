@@ -92,10 +92,7 @@ def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, pat
 def labelled_rows(
     rows: Sequence[torch.Tensor], names: Sequence[str], headings: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw rows of images (B, C, H, W) in [-1, 1], each with its name to its left; headings stand above the columns.
-
-    A row may be shorter than the others: its place stays white.
-    """
+    """Draw rows of images (B, C, H, W) in [-1, 1], each with its name to its left, and B headings above the columns."""
     from PIL import Image, ImageDraw, ImageFont
 
     font, title_font = ImageFont.load_default(size=13), ImageFont.load_default(size=16)
