@@ -33,7 +33,7 @@ def draw_latent_pictures(
 
     Returns:
         `active_units`: the dimensions whose posterior mean has a variance above ACTIVE over the images (Burda et al.
-        2016, "Importance weighted autoencoders", section 5.2).
+        2016, "Importance weighted autoencoders").
     """
     reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
     means = of_all_images(

@@ -28,9 +28,9 @@ def draw_neighbours(
 
     Returns:
         `nearest_train_mse`: squared distance per pixel, in [-1, 1], of a sample to the nearest training image, mean
-        over MEASURED samples at most; `nearest_train_mse_val`: the same of as many validation images, which nobody
-        has copied. Samples that are far nearer are copies, or blurred: the picture tells. Of networks trained on crops
-        the centred crops are compared.
+        over MEASURED samples at most; `nearest_train_mse_val`: the same of as many validation images, or of all where
+        there are fewer: no copies. Samples that are far nearer are copies, or blurred: the picture tells. Of networks
+        trained on crops the centred crops are compared.
     """
     samples = samples[:MEASURED].to(device)
     n_real = min(len(samples), len(validation))
