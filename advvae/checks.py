@@ -35,7 +35,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {  # NaN fails every c
     **dict.fromkeys(
         (
             *("lr", "lr_discriminator", "max_minutes", "checkpoint_every_minutes"),
-            *("kld_epochs", "clip_gradient"),
+            *("kld_epochs", "clip_gradient", "truncation"),
         ),
         (lambda value: 0 < value < math.inf, "be a finite number above 0"),
     ),
@@ -104,7 +104,7 @@ def check_settled(config: Config) -> None:
         places = PLACES.get(node.get("_target_"), ())
         if places and not any(node.get(name) for name in places):
             raise UserError(f"{group}={node['name']} needs {group}.{places[0]}=<where the images are>")
-        for name in places:
+        for name in places if config.mode != "sample" else ():  # which draws what can be drawn without them
             if node.get(name) and not Path(node[name]).exists():
                 raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
     assert config.size is not None

@@ -20,6 +20,7 @@ METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>
     "test": ("loss", "mse", "psnr", "ssim", "kld"),
 }
 ON_NAN = ("stop", "rewind")
+SAMPLERS = ("prior", "gmm")
 PRECISIONS = ("auto", "32", "bf16")
 COMPILES = ("auto", "none")
 NEGATIVES = ("jigsaw", "swap", "cutmix", "cutout", "mixup", "rotate", "flip", "elastic")
@@ -134,6 +135,16 @@ class Config:
         "take the discriminator from this file instead; null = from `checkpoint`"
     )
     num_samples: int = key("images to draw in mode=sample")
+    sampler: str = key(
+        "where latents are drawn: prior, or gmm = a Gaussian mixture fitted to the training images' latents", SAMPLERS
+    )
+    truncation: float = key(
+        "how far from the centre latents are drawn: the factor on z under the prior, on the distance from its "
+        "component's mean under gmm; 1 = as the sampler says"
+    )
+    save_npz: bool = key(
+        "true = mode=sample also writes samples.npz: images (n, H, W[, C]) and their latents", ("true", "false")
+    )
     scores: list[Any] = key("outlier scores: names, or {_target_: …} items of your own")
     fuse: list[str] = key("scores that `fused` combines, as p-values on half of the validation split")
     baselines: bool = key(

@@ -89,6 +89,30 @@ def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, pat
     canvas.save(with_folder(path))
 
 
+def labelled_rows(
+    rows: Sequence[torch.Tensor], names: Sequence[str], headings: Sequence[str], title: str, path: Path
+) -> None:
+    """Draw rows of images (B, C, H, W) in [-1, 1], each with its name to its left, and B headings above the columns."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, title_font = ImageFont.load_default(size=13), ImageFont.load_default(size=16)
+    strips = [to_pillow(tiles(to_pixels(row), len(headings))) for row in rows]
+    width, height = strips[0].size
+    margin, head = 16 + math.ceil(max(map(font.getlength, names))), 54
+    canvas_width = max(margin + width, 16 + math.ceil(title_font.getlength(title)))
+    canvas = Image.new("RGB", (canvas_width, head + len(rows) * (height - GAP) + GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 18), title, fill="black", font=title_font, anchor="lm")
+    for column, heading in enumerate(headings):
+        centre = margin + (column + 0.5) * (width - GAP) / len(headings) + GAP / 2
+        draw.text((centre, head - 10), heading, fill="black", font=font, anchor="mm")
+    for number, (name, strip) in enumerate(zip(names, strips, strict=True)):
+        top = head + number * (height - GAP)  # neighbours share one gap
+        canvas.paste(strip, (margin, top))
+        draw.text((margin - 8, top + height // 2), name, fill="black", font=font, anchor="rm")
+    canvas.save(with_folder(path))
+
+
 def tiles(pixels: torch.Tensor, columns: int, smallest: int = TILE) -> torch.Tensor:
     """Arrange (B, C, H, W) uint8 as one image (3, height, width), each tile enlarged to `smallest` pixels or more."""
     from torchvision.utils import make_grid

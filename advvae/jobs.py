@@ -131,11 +131,22 @@ class Job:
     @property
     def detector_file(self) -> Path:
         """Where what the scores learnt is kept: in the folder of the run whose weights are scored."""
+        run, stem = self._weights
+        return run / ("detector.pt" if stem == "best" else f"detector-{stem}.pt")
+
+    @property
+    def sampler_file(self) -> Path:
+        """Where the mixture that sampler=gmm draws from is kept: in the folder of the run whose weights decode."""
+        run, stem = self._weights
+        return run / f"sampler-{stem}.pt"
+
+    @property
+    def _weights(self) -> tuple[Path, str]:
+        """The folder of the run whose weights were loaded, and what their file is called there."""
         loaded = self.checkpoint or self.discriminator
         assert loaded is not None
         folder = loaded.path.parent
-        run = folder.parent if folder.name == "checkpoints" else folder
-        return run / ("detector.pt" if loaded.path.name == "best.pt" else f"detector-{loaded.path.stem}.pt")
+        return folder.parent if folder.name == "checkpoints" else folder, loaded.path.stem
 
     @property
     def fit_seed(self) -> int:

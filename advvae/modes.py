@@ -13,7 +13,10 @@ from advvae.errors import UserError
 from advvae.jobs import Job
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from advvae.data import Split
+    from advvae.latent_samplers import Mixture
     from advvae.models import AdversarialVAE
     from advvae.outlier.detector import Detector
     from advvae.outlier.evidence import Score
@@ -117,18 +120,60 @@ def test(job: Job) -> dict[str, Any]:
 
 
 def sample(job: Job) -> dict[str, Any]:
-    """`mode=sample`: images from the prior."""
+    """`mode=sample`: images from the prior or a fitted mixture, and pictures of what the latents mean."""
+    from advvae.distributed import by_first
+    from advvae.latent_samplers import draw_latents
     from advvae.sampler import sample as draw
 
-    config = job.config
-    return draw(
-        job.trained_networks(),
-        num_samples=config.num_samples,
-        seed=config.seed,
-        device=job.device,
-        folder=job.folder,
-        batch_size=config.batch_size,
+    config, networks = job.config, job.trained_networks()
+    mixture = by_first(partial(ready_mixture, job, networks))
+    latents = draw_latents(
+        config.num_samples, networks.latent_dim, seed=config.seed, truncation=config.truncation, mixture=mixture
     )
+    decoding: dict[str, Any] = {"device": job.device, "batch_size": config.batch_size}
+    measured = draw(networks, latents, folder=job.folder, save_npz=config.save_npz, **decoding)
+    return measured | by_first(partial(latent_pictures, job, networks, latents))
+
+
+def latent_pictures(job: Job, networks: "AdversarialVAE", latents: "Tensor") -> dict[str, float]:
+    """Pictures for which a run's data is read, and what they show in numbers; none where that cannot be read."""
+    import torch
+
+    from advvae.latent_pictures import draw_latent_pictures
+    from advvae.neighbours import MEASURED, draw_neighbours
+    from advvae.sampler import decoded
+
+    config, folder = job.config, job.folder
+    try:  # the half of validation that thresholds are not calibrated with
+        validation, train = job.split("val").halves()[0], job.split("train")
+    except UserError as error:
+        logger.info(f"interpolations.png, traversals.png and neighbours.png are left out: {error}")
+        return {}
+    decoding: dict[str, Any] = {"device": job.device, "batch_size": config.batch_size}
+    reading: dict[str, Any] = {"device": job.device, "num_workers": config.num_workers}
+    samples = torch.cat(list(decoded(networks, latents[:MEASURED], **decoding)))
+    return {
+        **draw_latent_pictures(networks, validation, batch_size=config.batch_size, folder=folder, **reading),
+        **draw_neighbours(samples, validation, train, path=folder / "neighbours.png", **reading),
+    }
+
+
+def ready_mixture(job: Job, networks: "AdversarialVAE") -> "Mixture | None":
+    """The mixture that sampler=gmm draws from, kept in the run's folder or fitted now; None = draw from the prior."""
+    from advvae.latent_samplers import fit_mixture, read_mixture, save_mixture
+
+    if job.config.sampler == "prior" or not networks.has_vae:
+        return None
+    identity = job.identity()
+    reading: dict[str, Any] = {"device": job.device, "num_workers": job.config.num_workers}
+    if kept := read_mixture(job.sampler_file, identity):
+        return kept
+    mixture = fit_mixture(networks, job.split("train"), seed=job.fit_seed, **reading)
+    try:
+        save_mixture(job.sampler_file, mixture, identity)
+    except UserError:  # a run that belongs to somebody else: it is used, and this one keeps the mixture
+        save_mixture(job.folder / job.sampler_file.name, mixture, identity)
+    return mixture
 
 
 def outlier(job: Job) -> dict[str, Any]:

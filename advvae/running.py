@@ -102,7 +102,7 @@ def objective(name: str | None, metrics: dict[str, Any]) -> float | None:
 
 PICTURES = {
     "test": ("reconstructions",),
-    "sample": ("samples",),
+    "sample": ("samples", "interpolations", "traversals", "neighbours"),
     "outlier": ("histograms", "roc", "auroc"),
     "screen": ("most_outlying", "histogram"),
     "matrix": ("matrix",),

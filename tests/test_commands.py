@@ -77,7 +77,9 @@ def test_test_sample_and_outlier_find_the_newest_run(advvae: Command) -> None:
         (test.folder / ".hydra" / "overrides.yaml").read_text()
     )
     sample = advvae("mode=sample", "dataset=digits", "num_samples=3")
-    assert files(sample.folder) == ALWAYS | {"samples.png", *(f"samples/0000{i}.png" for i in range(3))}
+    pictures = {f"{name}.png" for name in ("samples", "interpolations", "traversals", "neighbours")}
+    assert files(sample.folder) == ALWAYS | pictures | {f"samples/0000{i}.png" for i in range(3)}
+    assert {"active_units", "nearest_train_mse", "nearest_train_mse_val"} <= set(metrics(sample.folder))
     outlier = advvae("mode=outlier", "dataset=digits", "out_dataset=photos")
     pictures = {f"{name}.png" for name in ("histograms", "roc", "auroc", "misses", "false_alarms")}
     tables = {f"{name}.csv" for name in ("scores", "results", "comparisons", "controls", "labels", "alarms")}

@@ -115,11 +115,16 @@ def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
     return [grown, *(detector for detector in before if detector.identity != saved.identity)][:IDENTITIES]
 
 
+def is_of(identity: Mapping[str, str], asked: Mapping[str, str]) -> bool:
+    """Whether what was saved under an identity is what is asked for; any images will do where none are at hand."""
+    anything = {"images": ABSENT} if asked.get("images") == ABSENT else {}
+    return {**identity, **anything} == {**asked}
+
+
 def _of_identity(identity: Mapping[str, str], detectors: list[SavedDetector]) -> SavedDetector:
     """The newest one of an identity; one with no scores where there is none."""
-    asked = dict(identity)
-    anything = {"images": ABSENT} if asked.get("images") == ABSENT else {}
-    return next((one for one in detectors if one.identity | anything == asked), SavedDetector(asked, {}))
+    found = (one for one in detectors if is_of(one.identity, identity))
+    return next(found, SavedDetector(dict(identity), {}))
 
 
 def _plain(detector: SavedDetector) -> dict[str, Any]:

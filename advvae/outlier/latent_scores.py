@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advvae.errors import UserError
+from advvae.latent_samplers import fit_gaussian_mixture
 from advvae.outlier.evidence import VAE, Evidence, FittedScore, needs
 from advvae.outlier.fitting import Mahalanobis, positive
 
@@ -36,15 +37,7 @@ class LatentGmm(FittedScore):
 
     def fit(self, statistics: Tensor, seed: int) -> None:
         """State, of each component: log-weight (K,), mean (K, d), and (K, d, d) U with U Uᵀ = Σ⁻¹."""
-        from sklearn.mixture import GaussianMixture
-
-        n, latent_dim = statistics.shape
-        latents = statistics.double().numpy()
-        mixture = GaussianMixture(
-            min(self.components, max(1, n // (2 * latent_dim))),
-            reg_covar=1e-6 * max(latents.var(axis=0).mean(), 1e-6),  # some latents may not vary at all
-            random_state=seed,
-        ).fit(latents)
+        mixture = fit_gaussian_mixture(statistics, self.components, seed)
         self.state = {
             "log_weights": torch.from_numpy(np.log(mixture.weights_)),
             "means": torch.from_numpy(mixture.means_),
