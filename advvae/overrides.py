@@ -23,6 +23,7 @@ TAKES: dict[Any, str] = {
     list[int]: "a list of whole numbers, as in [32,64]",
     list[str]: "a list, as in [a,b]",
     list[Any]: "a list, as in [a,b]",
+    Any: "a name or {_target_: …}",
 }
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
