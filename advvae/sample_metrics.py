@@ -163,7 +163,8 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """|μ - μ'|² + tr(Σ + Σ' - 2·(ΣΣ')^½) of two sets of features, as if they were Gaussian (Heusel et al. 2017)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=Given(real.shape[1]))
+    # Every rank's features are here already; and rank 0 computes alone, for whom the others would be waited for.
+    metric = FrechetInceptionDistance(feature=Given(real.shape[1]), sync_on_compute=False)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     return metric.compute().item()
@@ -180,7 +181,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> tuple[float, float]:
     subsets = 1 if len(real) == len(fake) == size else SUBSETS
     with warnings.catch_warnings(), seeded_apart(FLOOR_SEED):
         warnings.simplefilter("ignore")  # it says that it keeps all features, which are here anyhow
-        metric = KernelInceptionDistance(feature=Given(real.shape[1]), subsets=subsets, subset_size=size)
+        metric = KernelInceptionDistance(Given(real.shape[1]), subsets, size, sync_on_compute=False)
         metric.update(real.double(), real=True)
         metric.update(fake.double(), real=False)
         mean, deviation = metric.compute()
