@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from advvae.config import FLAT_KEYS, METRICS, RESIZES, SMALLEST_SIZE, Config
+from advvae.config import (
+    FEATURES,
+    FLAT_KEYS,
+    METRICS,
+    RECONSTRUCTION_METRICS,
+    RESIZES,
+    SAMPLE_METRICS,
+    SMALLEST_SIZE,
+    Config,
+)
 from advvae.errors import UserError
 from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
@@ -123,6 +132,8 @@ def check_settled(config: Config) -> None:
         raise UserError(
             f"loss=ms_ssim needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got {config.side}: use loss=ssim"
         )
+    if "ms_ssim" in config.metrics and "test" in config.modes and config.side < MS_SSIM_SMALLEST_SIDE:
+        raise UserError(f"metrics=[ms_ssim] needs images of {MS_SSIM_SMALLEST_SIDE} px or more, got {config.side}")
 
 
 def _check_devices(config: Config) -> None:
@@ -152,6 +163,8 @@ def check_value(name: str, value: Any) -> None:
         raise UserError(f"{name} takes a list of two numbers, as in [0.5,0.9], got {value}")
     if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise UserError(f"device must be auto, cpu, cuda, cuda:<number> or mps, got {value}")
+    if name == "features" and not (value is None or isinstance(value, str) or _is_node(value)):
+        raise UserError(f"features takes {', '.join(FEATURES)} or {{_target_: …}}, got {value}")
     choices, takes = FLAT_KEYS[name]["choices"], "takes" if isinstance(value, list) else "must be one of"
     for item in _listed(value):
         if isinstance(item, str) and choices and item not in choices:
@@ -218,6 +231,10 @@ def _check_nodes(config: Config) -> None:
         raise UserError(f"tracker.images must be true, false or null, got {images}")
 
 
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -252,7 +269,10 @@ def _check_objective(config: Config) -> None:
     """Refuse an objective that the job's modes do not measure: better now than after hours of training."""
     if config.objective is None:
         return
-    measured = [metric for mode in config.modes for metric in METRICS.get(mode, ())]
+    not_asked_for = {*RECONSTRUCTION_METRICS, *SAMPLE_METRICS}.difference(config.metrics)
+    if config.objective in not_asked_for and "test" in config.modes:
+        raise UserError(f"objective={config.objective} is not measured: it is not in metrics={_shown(config.metrics)}")
+    measured = [metric for mode in config.modes for metric in METRICS.get(mode, ()) if metric not in not_asked_for]
     is_outlier_metric = config.objective.startswith("scores.") and config.objective.count(".") == 2
     if config.objective not in measured and not (is_outlier_metric and "outlier" in config.modes):
         raise UserError(

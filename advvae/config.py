@@ -15,10 +15,13 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # a
 
 MODES = ("train", "test", "sample", "outlier", "screen", "matrix")
 THEN = ("test", "sample", "outlier")  # the modes that may follow a training in the same job
+RECONSTRUCTION_METRICS = ("mse", "psnr", "ssim", "ms_ssim", "lpips")  # that `metrics` may ask for, in their order
+SAMPLE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 METRICS = {  # that a sweeper may ask for, beside an outlier run's scores.<name>.<metric>
     "train": ("val_loss", "val_mse", "val_kld", "accuracy_real", "accuracy_reconstruction", "accuracy_sample"),
-    "test": ("loss", "mse", "psnr", "ssim", "kld"),
+    "test": ("loss", *RECONSTRUCTION_METRICS, "kld", *SAMPLE_METRICS),
 }
+FEATURES = ("random", "inception")
 ON_NAN = ("stop", "rewind")
 SAMPLERS = ("prior", "gmm")
 PRECISIONS = ("auto", "32", "bf16")
@@ -144,6 +147,16 @@ class Config:
     )
     save_npz: bool = key(
         "true = mode=sample also writes samples.npz: images (n, H, W[, C]) and their latents", ("true", "false")
+    )
+    metrics: list[str] = key(
+        "what mode=test measures beside loss and kld: mse to lpips of reconstructions, fid to coverage of samples of "
+        "the prior, as many as test images, or num_samples where that is typed",
+        (*RECONSTRUCTION_METRICS, *SAMPLE_METRICS),
+    )
+    features: Any = key(
+        "what the metrics of samples compare images in, or {_target_: …} of your own; null = random for grey images, "
+        "inception for colour",
+        FEATURES,
     )
     scores: list[Any] = key("outlier scores: names, or {_target_: …} items of your own")
     fuse: list[str] = key("scores that `fused` combines, as p-values on half of the validation split")

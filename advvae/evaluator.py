@@ -1,16 +1,18 @@
 """Measuring trained networks: `mode=test`, and the validation of a training run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advvae.config import RECONSTRUCTION_METRICS
 from advvae.data import Split
 from advvae.errors import UserError
+from advvae.features import PerceptualDistance
 from advvae.figures import reconstruction_grid
-from advvae.losses import Objective, kl_divergence, mean_squared_error, ssim
+from advvae.losses import Objective, kl_divergence, mean_squared_error, ms_ssim_loss, ssim
 from advvae.models import AdversarialVAE
 from advvae.models.adversarial_vae import sample_prior
 from advvae.models.evaluation import Device, evaluation, of_all_images
@@ -28,28 +30,47 @@ def evaluate(
     device: Device,
     folder: Path,
     num_workers: int = 0,
+    metrics: Sequence[str] = ("mse", "psnr", "ssim"),
 ) -> dict[str, float]:
     """`mode=test`: how well the posterior mean's decoding resembles each image; draws `reconstructions.png`.
 
+    Args:
+        metrics: which of `mse` in [-1, 1], `psnr` in dB, `ssim` and `ms_ssim` in [0, 1] range, and `lpips` to measure.
+
     Returns:
         `n` images, of `n_groups` where they have groups; means over the images: `loss` (recon + kld_weight·KL, as
-        `val_loss`), `mse` in [-1, 1], `psnr` in dB and `ssim` in [0, 1] range, `kld` in nats.
+        `val_loss`), `metrics`, `kld` in nats.
 
     Raises:
-        UserError: there is no encoder and decoder.
+        UserError: there is no encoder and decoder; the weights that lpips needs are not there.
     """
     if not networks.has_vae:
         raise UserError("mode=test needs an encoder and a decoder, and none was found: set checkpoint=<train run>")
 
+    similarities = similarity_measures(metrics, device)
+
     def compute(images: Tensor, positions: Tensor) -> dict[str, Tensor]:
         terms, reconstruction = _vae_terms(networks, objective, images)
-        return terms | {"psnr": psnr(images, reconstruction), "ssim": ssim(images, reconstruction)}
+        return terms | {name: measure(images, reconstruction) for name, measure in similarities.items()}
 
     reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
     means = _means(of_all_images(networks, split, compute, what=f"testing on {split.name}", **reading))
     draw_reconstructions(networks, split, folder / "reconstructions.png", device=device)
     n_groups = {} if split.n_groups is None else {"n_groups": split.n_groups}
-    return {"n": len(split), **n_groups, **{name: means[name] for name in ("loss", "mse", "psnr", "ssim", "kld")}}
+    return {"n": len(split), **n_groups, **{name: means[name] for name in ("loss", *similarities, "kld")}}
+
+
+def similarity_measures(metrics: Sequence[str], device: Device) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Those of RECONSTRUCTION_METRICS that `metrics` asks for: (images, reconstructions), both in [-1, 1] -> (B,)."""
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "mse": mean_squared_error,
+        "psnr": psnr,
+        "ssim": ssim,
+        "ms_ssim": lambda images, reconstructions: 1 - ms_ssim_loss(images, reconstructions),
+    }
+    if "lpips" in metrics:
+        measures["lpips"] = PerceptualDistance().eval().to(device)
+    return {name: measures[name] for name in RECONSTRUCTION_METRICS if name in metrics}
 
 
 def validate(

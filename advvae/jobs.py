@@ -5,12 +5,12 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.building import build, build_source, select_device, trained_networks
-from advvae.config import Config
+from advvae.config import SAMPLE_METRICS, Config
 from advvae.data.source import Form, is_private
 from advvae.resuming import tell_changes
 from advvae.runs import Run
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from advvae.checkpoint import Checkpoint
     from advvae.data import Split
+    from advvae.features import Extractor
     from advvae.losses import Objective
     from advvae.models import AdversarialVAE
     from advvae.outlier.scores import Score
@@ -127,6 +128,36 @@ class Job:
         names = [item for item in config.scores if isinstance(item, str)]
         names += [*(config.fuse if FUSED in names else ()), *(BASELINES if config.baselines else ())]
         return named_scores([*dict.fromkeys(names), *(build("scores", item) for item in own)])
+
+    def extractor(self) -> "Extractor | None":
+        """What the metrics of samples compare images in; None = `metrics` asks for none of these.
+
+        Raises:
+            UserError: what the metrics need is not installed, or cannot be downloaded.
+        """
+        from advvae.features import check_packages, make_extractor
+
+        config = self.config
+        if by_torchmetrics := [name for name in config.metrics if name in ("lpips", "fid", "kid")]:
+            check_packages(f"metrics=[{','.join(by_torchmetrics)}]", ("torchmetrics",))
+        if not set(config.metrics) & set(SAMPLE_METRICS):
+            return None
+        features, own = config.features, None
+        if isinstance(features, dict):
+            own, features = partial(build, "features", features), features["_target_"]
+        channels = config.dataset["channels"]
+        return make_extractor(features, own, channels=channels, device=self.device, seed=config.seed)
+
+    @property
+    def n_samples(self) -> int:
+        """How many samples are measured: as many as test images, or num_samples where that is typed, if it is less."""
+        from advvae.distributed import from_first
+
+        n_images = len(self.split("test"))
+        typed = (
+            any(override.startswith("num_samples=") for override in self.run.overrides) or "num_samples" in self.typed
+        )
+        return from_first(min(self.config.num_samples, n_images) if typed else n_images)
 
     @property
     def detector_file(self) -> Path:

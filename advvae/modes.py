@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.building import build_networks
-from advvae.config import Config, expanded
+from advvae.config import SAMPLE_METRICS, Config, expanded
 from advvae.errors import UserError
 from advvae.jobs import Job
 
@@ -43,6 +43,8 @@ def train(job: Job) -> dict[str, Any]:
     if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
         usable_scores(job.scores(), networks, config.crop)
         job.outliers()
+    if "test" in config.then:
+        check_metrics(job)
     train_split, (select_split, _) = job.split("train"), job.split("val").halves()
     if n_ranks() > 1 and len(train_split) < 2 * n_ranks():
         raise UserError(f"{train_split.name}: {len(train_split)} training images are too few for {n_ranks()} processes")
@@ -104,19 +106,40 @@ def training_window(job: Job) -> list[float]:
 
 
 def test(job: Job) -> dict[str, Any]:
-    """`mode=test`: reconstruction metrics on the test split."""
+    """`mode=test`: reconstructions of the test split, and samples against it."""
+    from advvae.data.locks import writable_cache
     from advvae.evaluator import evaluate
 
-    config = job.config
-    return evaluate(
-        job.trained_networks(),
-        job.objective,
-        job.split("test"),
-        batch_size=config.batch_size,
-        device=job.device,
-        folder=job.folder,
-        num_workers=config.num_workers,
+    config, networks, split, extractor = job.config, job.trained_networks(), job.split("test"), job.extractor()
+    reading: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "device": job.device,
+        "num_workers": config.num_workers,
+    }
+    measured = evaluate(networks, job.objective, split, folder=job.folder, metrics=config.metrics, **reading)
+    if extractor is None:
+        return measured
+    from advvae.sample_metrics import measure_samples
+
+    return measured | measure_samples(
+        networks,
+        extractor,
+        [name for name in SAMPLE_METRICS if name in config.metrics],
+        test=split,
+        train=job.split("train"),
+        n_samples=job.n_samples,
+        seed=config.seed,
+        cache=writable_cache(Path(config.data_dir)),
+        **reading,
     )
+
+
+def check_metrics(job: Job) -> None:
+    """Tell what `metrics` need and is not there before hours of training, not after. Raises UserError."""
+    from advvae.evaluator import similarity_measures
+
+    job.extractor()
+    similarity_measures(job.config.metrics, job.device)
 
 
 def sample(job: Job) -> dict[str, Any]:
@@ -140,7 +163,7 @@ def latent_pictures(job: Job, networks: "AdversarialVAE", latents: "Tensor") -> 
     import torch
 
     from advvae.latent_pictures import draw_latent_pictures
-    from advvae.neighbours import MEASURED, draw_neighbours
+    from advvae.nearest_images import MEASURED, draw_neighbours
     from advvae.sampler import decoded
 
     config, folder = job.config, job.folder

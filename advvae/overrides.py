@@ -24,6 +24,7 @@ TAKES: dict[Any, str] = {
     list[float]: "a list of numbers, as in [0.5,0.9]",
     list[str]: "a list, as in [a,b]",
     list[Any]: "a list, as in [a,b]",
+    Any: "a name or {_target_: …}",
 }
 TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 

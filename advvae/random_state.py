@@ -1,6 +1,8 @@
 """The generators that a user's own network or loss may draw from; advvae draws from generators of its own."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,17 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the global one that a user's code may use
     torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded_apart(seed: int) -> Iterator[None]:
+    """In here, draws follow from this seed; afterwards, from where they were before."""
+    before = random_state()
+    seed_all(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(before)
 
 
 def random_state() -> dict[str, Any]:

@@ -127,9 +127,13 @@ def report(job: Job) -> None:
     from rich.table import Table
 
     metrics = job.run.metrics
-    table = Table("metric", "value", title=" + ".join(job.config.modes), title_justify="left")
-    for name, value in flat({k: v for k, v in metrics.items() if k not in DETAILED}).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    shown = flat({k: v for k, v in metrics.items() if k not in DETAILED})
+    floors = {name: shown.pop(f"{name}_floor") for name in list(shown) if f"{name}_floor" in shown}
+    headings = ("metric", "value", "floor") if floors else ("metric", "value")
+    table = Table(*headings, title=" + ".join(job.config.modes), title_justify="left")
+    for name, value in shown.items():
+        cells = (value, floors[name]) if name in floors else (value,)
+        table.add_row(name, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
     console = Console()
     console.print(table)
     if "scores" in metrics:

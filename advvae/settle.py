@@ -65,7 +65,8 @@ def settle(config: Config, typed: set[str]) -> Settled:
         return Settled(config, typed=frozenset(typed))
     if config.mode == "train":
         folder = resumed_folder(config)
-        return Settled(*settle_resume(config, folder, typed)) if folder else Settled(complete(config))
+        settled, checkpoint = settle_resume(config, folder, typed) if folder else (complete(config), None)
+        return Settled(settled, checkpoint, typed=frozenset(typed))
     return _settle_use(config, typed)
 
 
@@ -96,7 +97,7 @@ def _settle_use(config: Config, typed: set[str]) -> Settled:
         checkpoint=str(checkpoint.path) if checkpoint else None,
         discriminator_checkpoint=str(discriminator.path) if discriminator else None,
     )
-    return Settled(config, checkpoint, discriminator)
+    return Settled(config, checkpoint, discriminator, frozenset(typed))
 
 
 def _checkpoint_path(config: Config) -> Path | None:

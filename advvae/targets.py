@@ -51,6 +51,7 @@ def _targets(config: Config) -> Iterator[tuple[str, str]]:
     yield from _targets_of("loss", config.loss)
     for item in config.scores:
         yield from _targets_of("scores", item)
+    yield from _targets_of("features", config.features)
 
 
 def _targets_of(group: str, node: Any) -> Iterator[tuple[str, str]]:

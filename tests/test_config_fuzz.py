@@ -26,7 +26,7 @@ TYPES = {name: hint for name, hint in get_type_hints(Config).items() if name in 
 KINDS = {  # name -> the type of a key's value, and of the items of a list, null aside
     name: get_args(hint)[0] if isinstance(hint, UnionType) else hint for name, hint in TYPES.items()
 }
-OPTIONAL = [name for name, hint in TYPES.items() if isinstance(hint, UnionType) and NoneType in get_args(hint)]
+OPTIONAL = [name for name, hint in TYPES.items() if hint is Any or NoneType in get_args(hint)]
 LISTS = [name for name, kind in KINDS.items() if get_origin(kind) is list]
 NOT_A_NUMBER = ("abc", "true", "nan", "inf", "-inf", "", "''", "[1]", "{a:1}")
 WRONG = {  # by type: of another one, not a number, not finite, empty, out of every range, huge
@@ -34,6 +34,7 @@ WRONG = {  # by type: of another one, not a number, not finite, empty, out of ev
     float: (*NOT_A_NUMBER, "-1", "-0.5", "1e999"),
     bool: ("maybe", "2", "-1", "1.5", "nan", "inf", "", "''", "[true]", "{a:1}"),
     str: ("true", "1.5", "nan", "inf", "", "''", "' '", "[a]", "{a:1}"),
+    Any: ("5", "1.5", "nan", "true", "", "''", "[a]", "{a:1}"),
     list: ("abc", "5", "1.5", "nan", "inf", "true", "", "''", "{a:1}"),
 }
 WRONG_ITEMS = {  # of lists, by the type of their items

@@ -1,63 +1,69 @@
-"""The training images that samples are nearest to."""
-
-from pathlib import Path
+"""Precision, recall, density and coverage, against numpy and against sets of which they are known."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from torch import Tensor
 
-from advvae.data import Split
-from advvae.neighbours import draw_neighbours, nearest, squared_distances
-
-
-def random_split(n: int, seed: int = 0, crop: int | None = None) -> Split:
-    """Images (n, 3, 8, 8) of noise."""
-    pixels = torch.randint(256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(seed)).byte()
-    labels = np.zeros(n, np.int64)
-    return Split("noise", "train", pixels, torch.arange(n), "train", labels, ["any"], None, crop=crop)
+from advvae import neighbours
+from advvae.neighbours import neighbour_metrics
 
 
-def constant_split(*values: int) -> Split:
-    """An image (1, 8, 8) for each value, all of whose pixels have it."""
-    pixels = torch.tensor(values).byte().reshape(-1, 1, 1, 1).repeat(1, 1, 8, 8)
-    n = len(values)
-    return Split("shades", "train", pixels, torch.arange(n), "train", np.zeros(n, np.int64), ["any"], None)
+def features(n: int, seed: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)) + shift
 
 
-def images_of(split: Split) -> torch.Tensor:
-    return torch.cat(list(split.batches(1000)))
+def by_brute_force(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    """The four definitions, image by image."""
+
+    def radius(point: int, points: np.ndarray) -> float:
+        return float(sorted(np.linalg.norm(points[point] - other) for other in points)[k])  # [0] is the point itself
+
+    reach = [radius(i, real) for i in range(len(real))]
+    fake_reach = [radius(j, fake) for j in range(len(fake))]
+    far = [[np.linalg.norm(point - other) for other in fake] for point in real]
+    pairs = [(i, j) for i in range(len(real)) for j in range(len(fake))]
+    inside = {(i, j) for i, j in pairs if far[i][j] <= reach[i]}
+    return {
+        "precision": len({j for _, j in inside}) / len(fake),
+        "recall": len({i for i, j in pairs if far[i][j] <= fake_reach[j]}) / len(real),
+        "density": len(inside) / (k * len(fake)),
+        "coverage": len({i for i, _ in inside}) / len(real),
+    }
 
 
-@pytest.mark.parametrize("crop", [None, 4])
-def test_the_nearest_are_those_that_comparing_all_finds(crop: int | None) -> None:
-    """Over several batches, 513 = 256 + 257: a single one that is left over joins the batch before it."""
-    train, queries = random_split(513, crop=crop), images_of(random_split(20, seed=1, crop=crop))
-    found = nearest(queries, train, 5, device="cpu")
-    differences = queries[:, None].double() - images_of(train)[None].double()
-    distances = differences.square().mean(dim=(2, 3, 4))
-    expected, order = distances.sort(dim=1)
-    assert torch.equal(found, order[:, :5])
-    measured = squared_distances(queries, train, found[:, 0], device="cpu")
-    torch.testing.assert_close(measured, expected[:, 0], rtol=1e-5, atol=0)
+@pytest.mark.parametrize("block", [1, 100, 2**24])
+def test_the_metrics_are_those_of_brute_force(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of one row, of three, which do not divide the rows evenly, and of all."""
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    real, fake = features(40, seed=0), features(33, seed=1, shift=0.9)
+    expected = by_brute_force(real.double().numpy(), fake.double().numpy(), k=5)
+    assert len(set(expected.values())) == 4  # no two of them can be mixed up
+    assert all(0 < value < 1 for value in expected.values())
+    assert neighbour_metrics(real, fake) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_copy_is_at_no_distance_at_all() -> None:
-    train = random_split(300)
-    queries = images_of(train)[[7, 290]]
-    found = nearest(queries, train, 2, device="cpu")
-    assert found[:, 0].tolist() == [7, 290]
-    assert squared_distances(queries, train, found[:, 0], device="cpu").tolist() == [0, 0]
+def test_the_same_images_are_precise_and_cover_all() -> None:
+    """Each lies in the ball of itself and of those whose five nearest it is among: k + 1 balls on average, of k."""
+    real = features(50, seed=0)
+    found = neighbour_metrics(real, real.flip(0))
+    assert found == pytest.approx({"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1})
 
 
-def test_samples_are_measured_beside_as_many_validation_images(tmp_path: Path) -> None:
-    """Shades 0, 100 and 200; a step of 1 is 2/255. Of three validation images the first and the last are taken."""
-    train, validation = constant_split(0, 100, 200), constant_split(110, 150, 200)
-    samples = images_of(constant_split(20, 203))
-    path = tmp_path / "neighbours.png"
-    found = draw_neighbours(samples, validation, train, device="cpu", path=path)
-    assert found["nearest_train_mse"] == pytest.approx((20**2 + 3**2) / 2 * (2 / 255) ** 2, rel=1e-5)
-    assert found["nearest_train_mse_val"] == pytest.approx(10**2 / 2 * (2 / 255) ** 2, rel=1e-5)
-    pixels = np.asarray(Image.open(path).convert("L"))
-    rows = pixels[len(pixels) - 2 * 68 + 8 :: 68]  # through the tiles, above the letters beside them
-    assert [list(dict.fromkeys(row[row != 255].tolist())) for row in rows] == [[20, 0, 100, 200], [203, 200, 100, 0]]
+def test_a_sample_far_from_all_is_nowhere() -> None:
+    found = neighbour_metrics(features(50, seed=0), features(50, seed=1, shift=1000.0))
+    assert set(found.values()) == {0.0}
+
+
+def test_one_mode_of_two_is_precise_and_covers_half() -> None:
+    """Two clusters of 20 a hundred apart, and samples of the first alone."""
+    first, second = features(20, seed=0) / 100, features(20, seed=1) / 100 + 100
+    found = neighbour_metrics(torch.cat([first, second]), first.flip(0))
+    assert found == pytest.approx({"precision": 1, "recall": 1 / 2, "density": 6 / 5, "coverage": 1 / 2})
+
+
+def test_small_distances_far_from_the_origin_are_not_lost() -> None:
+    """At 1000, float32's way by products of matrices cannot tell distances below about 1."""
+    real, fake = features(40, seed=0).double(), features(33, seed=1, shift=0.9).double()
+    near = neighbour_metrics(real, fake)
+    assert neighbour_metrics(real / 64 + 1000, fake / 64 + 1000) == near
