@@ -149,8 +149,8 @@ class Config:
         "true = mode=sample also writes samples.npz: images (n, H, W[, C]) and their latents", ("true", "false")
     )
     metrics: list[str] = key(
-        "what mode=test measures beside loss and kld: mse to lpips of reconstructions, fid to coverage of samples of "
-        "the prior, as many as test images, or num_samples where that is typed",
+        "what mode=test measures beside loss and kld: mse to lpips of reconstructions, fid to coverage of samples, "
+        "as many as test images, or num_samples where that is typed",
         (*RECONSTRUCTION_METRICS, *SAMPLE_METRICS),
     )
     features: Any = key(

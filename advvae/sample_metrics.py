@@ -1,4 +1,4 @@
-"""`mode=test`: samples of the prior against the test split, and beside that training images against it, the floor."""
+"""`mode=test`: samples against the test split, and beside that training images against it, the floor."""
 
 import logging
 import warnings
@@ -21,7 +21,7 @@ from advvae.models.evaluation import Device, evaluation, of_all_images
 from advvae.neighbours import NEIGHBOURS, neighbour_metrics
 from advvae.progress import watched
 from advvae.random_state import seeded_apart
-from advvae.sampler import generate
+from advvae.sampler import decoded
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,13 @@ def measure_samples(
     *,
     test: Split,
     train: Split,
-    n_samples: int,
-    seed: int,
+    latents: Tensor,
     batch_size: int,
     device: Device,
     cache: Path | None,
     num_workers: int = 0,
 ) -> dict[str, float]:
-    """`metrics` of samples, which follow from `seed`, against `test`, each with its floor.
+    """`metrics` of samples, the decoded latents (n, latent_dim), against `test`, each with its floor.
 
     The floor of a metric is that of as many training images, always the same ones, in the samples' place.
 
@@ -61,6 +60,7 @@ def measure_samples(
     """
     if not networks.has_vae:
         raise UserError(f"metrics={_shown(metrics)} need a decoder, and none was found: set checkpoint=<train run>")
+    n_samples = len(latents)
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:n_samples]
     reference = train.subset(chosen.sort().values)
     for what, n in (("samples", n_samples), (test.name, len(test)), (f"{train.name} train", len(train))):
@@ -70,7 +70,7 @@ def measure_samples(
     reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}
     cache = None if extractor.is_own else cache
     real = features_of_images(extractor, test, cache=cache, **reading)
-    fake = features_of_samples(networks, extractor, n_samples, seed=seed, batch_size=batch_size, device=device)
+    fake = features_of_samples(networks, extractor, latents, batch_size=batch_size, device=device)
     measured = by_first(partial(distances, metrics, real, fake))
     floors = floor(extractor, metrics, real, test=test, reference=reference, cache=cache, **reading)
     return {"n_samples": n_samples, **_beside(measured, floors)}
@@ -104,13 +104,14 @@ def features_of_images(extractor: Extractor, split: Split, *, cache: Path | None
 
 
 def features_of_samples(
-    networks: AdversarialVAE, extractor: Extractor, n_samples: int, *, seed: int, batch_size: int, device: Device
+    networks: AdversarialVAE, extractor: Extractor, latents: Tensor, *, batch_size: int, device: Device
 ) -> Tensor:
-    """(n_samples, F) float32 on the CPU: the features of samples, on every rank; each rank computes some batches."""
+    """(n, F) float32 on the CPU: the features of decoded latents, on every rank; each rank computes some batches."""
+    n_samples = len(latents)
     own = torch.arange(n_samples).split(batch_size)[rank() :: n_ranks()]
     positions = torch.cat([torch.arange(0), *own])
     values = ValuesOfImages(len(positions))
-    batches = generate(networks, n_samples, seed=seed, device=device, batch_size=batch_size)
+    batches = decoded(networks, latents, device=device, batch_size=batch_size)
     n_batches = -(-n_samples // batch_size)
     for number, images in enumerate(watched(batches, "features of samples", n_batches)):
         if number % n_ranks() == rank():

@@ -15,6 +15,7 @@ from advvae.data import Split
 from advvae.errors import UserError
 from advvae.feature_cache import key_of
 from advvae.features import Extractor
+from advvae.latent_samplers import draw_latents
 from advvae.models import AdversarialVAE, conv_networks
 from advvae.sample_metrics import frechet_distance, kernel_distance, measure_samples
 from tests.command import TINY, Command
@@ -59,8 +60,7 @@ def measure(networks: AdversarialVAE) -> Callable[..., dict[str, float]]:
         "metrics": ALL,
         "test": split_of(30, seed=1),
         "train": split_of(60, seed=2, name="train"),
-        "n_samples": 25,
-        "seed": 0,
+        "latents": draw_latents(25, 3, seed=0),
         "batch_size": 8,
         "device": "cpu",
         "cache": None,
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_numbers_for_every_batch_size(measure: Call
     assert measure() == once
     for batch_size in (1, 25, 100):
         assert measure(batch_size=batch_size) == pytest.approx(once, rel=1e-4)
-    other = measure(seed=1)
+    other = measure(latents=draw_latents(25, 3, seed=1))
     floors = [f"{name}_floor" for name in ALL]
     assert [other[name] for name in floors] == [once[name] for name in floors]
     assert other["fid"] != once["fid"]
@@ -231,9 +231,12 @@ def test_what_is_kept_follows_from_pixels_crop_and_weights() -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"n_samples": 5}, "need 6 images or more on each side, got 5 of samples"),
+        ({"latents": draw_latents(5, 3, seed=0)}, "need 6 images or more on each side, got 5 of samples"),
         ({"test": split_of(4, seed=1)}, "need 6 images or more on each side, got 4 of toy"),
-        ({"n_samples": 1, "metrics": ["fid"]}, r"metrics=\[fid\] need 2 images or more on each side, got 1 of samples"),
+        (
+            {"latents": draw_latents(1, 3, seed=0), "metrics": ["fid"]},
+            r"metrics=\[fid\] need 2 images or more on each side, got 1 of samples",
+        ),
         ({"train": split_of(3, seed=1, name="train")}, "got 3 of toy train"),
     ],
 )

@@ -1,0 +1,125 @@
+"""What each means does to samples and reconstructions, at equal wall-clock: `benchmarks/samples.md`.
+
+    python -m benchmarks.samples screening                       # each means alone, MNIST, 2 minutes, one seed
+    python -m benchmarks.samples final                           # plain, defaults, the best, the recipe: 4 minutes, 3 seeds
+    python -m benchmarks.samples final dataset=folder dataset.root=cifar10
+
+Each row is trained by its own command for the same time, nothing beside it, and measured by `mode=test` twice: with
+samples of the prior, and of a Gaussian mixture of the training latents. Rows that have been measured are read from
+`outputs/samples`, so that what was interrupted goes on; remove that folder to measure anew.
+"""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+Row = tuple[str, ...]
+
+PLAIN: Row = ("train_discriminator=false", "gen_weight=0", "recon_weight=0")
+SCREENED: dict[str, Row] = {
+    "defaults": (),
+    "plain VAE": PLAIN,
+    "hinge": ("adversarial=hinge",),
+    "lsgan": ("adversarial=lsgan",),
+    "relativistic, R1 and R2": ("adversarial=relativistic", "model.norm=none"),
+    "norm=group": ("model.norm=group",),
+    "norm=none": ("model.norm=none",),
+    "spectral norm": ("model.norm=none", "model.spectral_norm=true"),
+    "features of D": ("feature_weight=0.02",),
+    "lr of D × 4": ("lr_discriminator=8e-4",),
+    "betas 0.5, 0.9": ("betas=[0.5,0.9]",),
+    "2 steps of D": ("discriminator_steps=2",),
+    "DiffAugment": ("augment=[translation,cutout]",),
+    "adversarial weights × 10": ("gen_weight=0.02", "recon_weight=0.02"),
+    "adversarial weights × 50": ("gen_weight=0.1", "recon_weight=0.1"),
+    "adaptive weight": ("adaptive_weight=true", "gen_weight=0.4", "recon_weight=0.4"),
+    "adversarial from epoch 2": ("adversarial_start=2", "adversarial_ramp=2"),
+    "kld_weight × 10": ("kld_weight=1e-3",),
+    "kld_weight × 50": ("kld_weight=5e-3",),
+    "KL warm-up": ("kld_schedule=linear", "kld_epochs=5"),
+    "cyclic KL": ("kld_schedule=cyclic", "kld_epochs=2"),
+    "free bits": ("free_bits=0.05", "kld_weight=1e-3"),
+    "latent_dim=32": ("latent_dim=32",),
+    "EMA": ("ema=0.999",),
+    "lr × 5": ("lr=1e-3",),
+    "cosine lr × 5": ("lr=1e-3", "lr_schedule=cosine"),
+    "clipped gradients": ("clip_gradient=1",),
+    "model=resnet": ("model=resnet",),
+}
+FINAL: dict[str, Row] = {
+    "plain VAE": PLAIN,
+    "defaults": (),
+    "recipe": ("experiment=sharp",),
+}
+METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
+COLUMNS = ("FD prior", "FD gmm", "KID", "precision", "recall", "density", "coverage", "MSE", "PSNR", "SSIM", "seconds")
+OUTPUTS = Path("outputs", "samples")
+
+
+def main() -> None:
+    kind, *overrides = sys.argv[1:] or [""]
+    if kind not in ("screening", "final"):
+        sys.exit("type screening or final, and a dataset if it is not mnist")
+    rows, minutes, seeds = (SCREENED, 2.0, 1) if kind == "screening" else (FINAL, 4.0, 3)
+    data = tuple(overrides) or ("dataset=mnist",)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    print(f"{minutes:g} minutes for each row and seed, {seeds} seed{'s' if seeds > 1 else ''}\n")
+    table = [[name, *measured(row, data, minutes, seeds), command(row, data, minutes)] for name, row in rows.items()]
+    print(tabulate(table, ("", *COLUMNS, "command"), tablefmt="github", disable_numparse=True))
+
+
+def command(row: Row, data: Row, minutes: float) -> str:
+    return f"`{shlex.join(['advvae', 'mode=train', *data, *row, f'max_minutes={minutes:g}'])}`"
+
+
+def measured(row: Row, data: Row, minutes: float, seeds: int) -> list[str]:
+    """The cells of a row: means over the seeds, with the deviation where there are several."""
+    found = [dict(one_seed(row, data, minutes, seed)) for seed in range(seeds)]
+    return [shown([values[column] for values in found]) for column in COLUMNS]
+
+
+def shown(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4g}{spread}"
+
+
+def one_seed(row: Row, data: Row, minutes: float, seed: int) -> Iterator[tuple[str, float]]:
+    """What a row and seed measured, by column."""
+    name = "_".join([*data, *row, f"{minutes:g}min", f"seed={seed}"]).replace("/", "-").replace(" ", "")
+    folder = OUTPUTS / name
+    trained = run(
+        folder / "train", "mode=train", *data, *row, f"max_minutes={minutes:g}", f"seed={seed}", "n_epochs=1000"
+    )
+    use = ("mode=test", *data, f"checkpoint={folder / 'train'}", f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]")
+    prior, mixture = (run(folder / sampler, *use, f"sampler={sampler}") for sampler in ("prior", "gmm"))
+    yield from zip(COLUMNS, (prior["fid"], mixture["fid"], prior["kid"]), strict=False)
+    yield from ((metric, prior[metric]) for metric in METRICS[2:])
+    yield from (("MSE", prior["mse"]), ("PSNR", prior["psnr"]), ("SSIM", prior["ssim"]))
+    yield "seconds", trained["train_seconds"]
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The metrics of a command, which is run unless its folder holds them."""
+    file = folder / "metrics.json"
+    if not file.is_file() or json.loads(file.read_text()).get("status") != "finished":
+        typed = [*overrides, "tracker=none", f"hydra.run.dir={folder}"]
+        print(shlex.join(["advvae", *typed]), file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "advvae", *typed], check=True, stdout=subprocess.DEVNULL)
+    metrics: dict[str, Any] = json.loads(file.read_text())
+    return metrics
+
+
+if __name__ == "__main__":
+    main()
