@@ -1,5 +1,6 @@
 """What a decoder makes of the ways between latents: interpolations, and traversals of single dimensions."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from torch import Tensor
 from advvae.data import Split
 from advvae.figures import labelled_rows
 from advvae.models import AdversarialVAE
-from advvae.models.evaluation import Device, evaluation, of_all_images
+from advvae.models.evaluation import Device, of_all_images
+from advvae.sampler import decoded
+
+Decode = Callable[[Tensor], Tensor]  # latents (n, d) to images (n, C, H, W) in [-1, 1], on the CPU
 
 PAIRS = 8  # rows of interpolations.png
 STEPS = 8  # decoded in each of them
@@ -39,9 +43,12 @@ def draw_latent_pictures(
     means = of_all_images(
         networks, validation, lambda images, _: {"mean": networks.encode(images)[0]}, what="encoding", **reading
     )["mean"].cpu()
-    with evaluation(networks, device):
-        draw_interpolations(networks, validation, means, device, folder / "interpolations.png")
-        draw_traversals(networks, validation, means, device, folder / "traversals.png")
+
+    def decode(latents: Tensor) -> Tensor:
+        return torch.cat([images.cpu() for images in decoded(networks, latents, device=device, batch_size=batch_size)])
+
+    draw_interpolations(decode, validation, means, folder / "interpolations.png")
+    draw_traversals(decode, validation, means, folder / "traversals.png")
     return {"active_units": int((activity(means) > ACTIVE).sum())}
 
 
@@ -65,36 +72,34 @@ def slerp(start: Tensor, end: Tensor, steps: Tensor) -> Tensor:
     return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
 
 
-def draw_interpolations(networks: AdversarialVAE, validation: Split, means: Tensor, device: Device, path: Path) -> None:
+def draw_interpolations(decode: Decode, validation: Split, means: Tensor, path: Path) -> None:
     """Draw PAIRS rows: an image, STEPS decoded latents on the arc between its posterior mean and another's, that image.
 
     The images are spread evenly over `validation`, whose posterior means (n, d) `means` are.
     """
     positions = torch.linspace(0, len(validation) - 1, 2 * PAIRS).round().long()
-    images = torch.cat(list(validation.subset(positions).batches(2 * PAIRS, device)))
-    rows = []
-    for first, last in zip(range(PAIRS), range(PAIRS, 2 * PAIRS), strict=True):
-        way = slerp(means[positions[first]], means[positions[last]], torch.linspace(0, 1, STEPS))
-        decoded = networks.decode(way.float().to(device))
-        rows.append(torch.cat([images[first, None], decoded, images[last, None]]))
+    first, last = torch.cat(list(validation.subset(positions).batches(2 * PAIRS))).split(PAIRS)
+    steps = torch.linspace(0, 1, STEPS)
+    ways = [slerp(start, end, steps) for start, end in zip(*means[positions].split(PAIRS), strict=True)]
+    between = decode(torch.cat(ways).float()).split(STEPS)
+    rows = [torch.cat([a[None], way, b[None]]) for a, way, b in zip(first, between, last, strict=True)]
     headings = ["image", *(f"{step}/{STEPS - 1}" for step in range(STEPS)), "image"]
     names = [f"pair {number}" for number in range(1, PAIRS + 1)]
     labelled_rows(rows, names, headings, "Decoded latents on the arc from one validation image to another", path)
 
 
-def draw_traversals(networks: AdversarialVAE, validation: Split, means: Tensor, device: Device, path: Path) -> None:
+def draw_traversals(decode: Decode, validation: Split, means: Tensor, path: Path) -> None:
     """Draw a row for each of the most active dimensions: it goes from -3 to 3 in the latent of the first image."""
     variances, dimensions = activity(means).sort(descending=True)
-    values = torch.linspace(-FARTHEST, FARTHEST, MOVES)
-    (image,) = validation.subset(torch.tensor([0])).batches(1, device)
-    beside = torch.cat([image, networks.decode(means[:1].to(device))])
-    rows, names = [], []
-    for dimension, variance in list(zip(dimensions.tolist(), variances.tolist(), strict=True))[:TRAVERSED]:
-        latents = means[:1].repeat(MOVES, 1)
-        latents[:, dimension] = values
-        rows.append(torch.cat([beside, networks.decode(latents.to(device))]))
-        names.append(f"z{dimension}, activity {variance:.2g}")
-        beside = torch.ones_like(beside)  # white: the image stands in the first row alone
+    shown, values = dimensions[:TRAVERSED], torch.linspace(-FARTHEST, FARTHEST, MOVES)
+    latents = means[0].repeat(len(shown), MOVES, 1)
+    for row, dimension in zip(latents, shown, strict=True):
+        row[:, dimension] = values
+    unmoved, *moved = decode(torch.cat([means[:1], latents.flatten(0, 1)])).split([1, *[MOVES] * len(shown)])
+    beside = torch.cat([*validation.subset(torch.tensor([0])).batches(1), unmoved])
+    white = torch.ones_like(beside)  # the image stands in the first row alone
+    rows = [torch.cat([white if number else beside, row]) for number, row in enumerate(moved)]
+    names = [f"z{dimension}, activity {variances[rank]:.2g}" for rank, dimension in enumerate(shown.tolist())]
     n_active = f"{int((variances > ACTIVE).sum())} of {len(variances)} are active"
     title = f"A validation image's latent, one dimension moved, the most active first ({n_active})"
     labelled_rows(rows, names, ["image", "decoded", *(f"{value:g}" for value in values.tolist())], title, path)
