@@ -1,7 +1,7 @@
 """What each means does to samples and reconstructions, at equal wall-clock: `benchmarks/samples.md`.
 
-    python -m benchmarks.samples screening                       # each means alone, MNIST, 2 minutes, one seed
-    python -m benchmarks.samples final                           # plain, defaults, the best, the recipe: 4 minutes, 3 seeds
+    python -m benchmarks.samples screening      # each means alone, MNIST, 2 minutes, one seed
+    python -m benchmarks.samples final          # plain, defaults, the best means, the recipe: 4 minutes, 3 seeds
     python -m benchmarks.samples final dataset=folder dataset.root=cifar10
 
 Each row is trained by its own command for the same time, nothing beside it, and measured by `mode=test` twice: with

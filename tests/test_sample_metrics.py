@@ -28,6 +28,7 @@ class Projections(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.axes: Tensor
         self.register_buffer("axes", torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) / 8)
 
     def forward(self, images: Tensor) -> Tensor:
