@@ -87,7 +87,8 @@ def validate(
     Returns:
         `val_loss` (recon + kld_weight·KL: no adversarial term, so it compares across their weights), `val_mse` in
         [-1, 1], `val_kld` in nats. With a discriminator also its `accuracy_real`, `accuracy_reconstruction` and
-        `accuracy_sample`: the share of logits on the right side of 0, as many fixed prior samples as images.
+        `accuracy_sample`: the share of logits on the right side (`Adversarial.are_told`), as many fixed prior samples
+        as images.
     """
     latents = sample_prior(len(split), networks.latent_dim, torch.Generator().manual_seed(SAMPLES_SEED))
 
@@ -96,9 +97,9 @@ def validate(
         measured = {f"val_{name}": values for name, values in terms.items()}
         if networks.discriminator is not None:
             sample = networks.decode(latents[positions].to(device))
-            measured["accuracy_real"] = networks.discriminate(images) > 0
-            measured["accuracy_reconstruction"] = networks.discriminate(reconstruction) <= 0
-            measured["accuracy_sample"] = networks.discriminate(sample) <= 0
+            real, told = networks.discriminate(images), objective.adversarial.are_told
+            measured["accuracy_reconstruction"] = told(real, networks.discriminate(reconstruction))[1]
+            measured["accuracy_real"], measured["accuracy_sample"] = told(real, networks.discriminate(sample))
         return measured
 
     reading: dict[str, Any] = {"batch_size": batch_size, "device": device, "num_workers": num_workers}

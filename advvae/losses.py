@@ -130,11 +130,22 @@ class Adversarial:
         fool: of fakes, and of x where the objective is relative -> what the VAE minimises.
         tell: of x, and of each kind of fake -> what D minimises.
         is_relative: whether a fake is compared with the real image beside it in the batch.
+        boundary: the logit above which D takes an image for real, where the objective is not relative.
     """
 
     fool: Callable[..., Tensor]
     tell: Callable[..., Tensor]
     is_relative: bool = False
+    boundary: float = 0.0
+
+    def are_told(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether D takes each of the real images for real, and each of the fakes for a fake, by their logits (B,).
+
+        A relative objective knows no boundary: there it is whether the fake beside it is told from the real image.
+        """
+        if self.is_relative:
+            return real > fake, real > fake
+        return real > self.boundary, fake <= self.boundary
 
 
 def _mean(losses: list[Tensor]) -> Tensor:
@@ -174,7 +185,7 @@ def _relativistic_tell(real: Tensor, *fakes: Tensor) -> Tensor:
 ADVERSARIAL = {
     "bce": Adversarial(adversarial_loss, discriminator_loss),  # Goodfellow et al. 2014, non-saturating
     "hinge": Adversarial(_hinge_fool, _hinge_tell),  # Lim & Ye 2017
-    "lsgan": Adversarial(_least_squares_fool, _least_squares_tell),  # Mao et al. 2017, targets 0 and 1
+    "lsgan": Adversarial(_least_squares_fool, _least_squares_tell, boundary=0.5),  # Mao et al. 2017
     "relativistic": Adversarial(_relativistic_fool, _relativistic_tell, is_relative=True),  # Jolicoeur-Martineau 2019
 }
 

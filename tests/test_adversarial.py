@@ -76,6 +76,14 @@ def test_each_objective_has_its_gradients(name: str, recon_weight: float, gen_we
     assert found["s"] == pytest.approx(OF_DISCRIMINATOR[name], rel=1e-5)
 
 
+def test_what_the_discriminator_tells() -> None:
+    real, fake = torch.tensor([0.4, -0.2]), torch.tensor([0.6, -0.3])
+    told = {name: [t.tolist() for t in game.are_told(real, fake)] for name, game in ADVERSARIAL.items()}
+    assert told["bce"] == told["hinge"] == [[True, False], [False, True]]
+    assert told["lsgan"] == [[False, False], [False, True]]
+    assert told["relativistic"] == [[False, True], [False, True]]
+
+
 @pytest.mark.parametrize("name", ["bce", "relativistic"])
 def test_the_penalty_is_half_gamma_times_the_squared_gradients_at_real_images_and_fakes(name: str) -> None:
     """‖∇D‖² = 64·(s / 64)² = s² / 64 at x and at each fake, so that d/ds of γ/2·(R1 + R2) is γ/2·2·(2s / 64)."""
