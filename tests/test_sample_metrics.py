@@ -1,6 +1,7 @@
 """Samples of the prior against the test split: closed forms, floors, what is kept, and the command."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ ALL = ["fid", "kid", "precision", "recall", "density", "coverage"]
 
 class Projections(nn.Module):
     """Four features of 8 px images, each a fixed random projection."""
+
+    axes: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -313,7 +316,7 @@ def test_what_metrics_cannot_be_is_told_before_training(advvae: Command, monkeyp
         assert result.status == 1
         assert expected in result.message
         assert advvae.runs() == []
-    monkeypatch.setitem(__import__("sys").modules, "torchmetrics", None)
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
     result = advvae(*train, "metrics=[mse,fid,kid]")
     assert "metrics=[fid,kid] needs torchmetrics: pip install 'advvae[metrics]'" in result.message
 
