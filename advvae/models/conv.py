@@ -7,26 +7,13 @@ resized to a power of two.
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
-from advvae.errors import UserError
 from advvae.models.adversarial_vae import AdversarialVAE
-from advvae.models.convolution import Conv2d, ConvTranspose2d, flatten
+from advvae.models.convolution import Conv2d, ConvTranspose2d
+from advvae.models.staged import NORMS, StagedDiscriminator, StagedEncoder, check_options
 from advvae.shapes import stage_sizes
 
 NEGATIVE_SLOPE = 0.01
-
-
-def _group_norm(width: int) -> nn.GroupNorm:
-    """GroupNorm (Wu & He 2018) of 8 groups, or of the most below 8 that divide the width."""
-    return nn.GroupNorm(next(groups for groups in range(8, 0, -1) if width % groups == 0), width)
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "group": _group_norm,
-    "none": lambda width: nn.Identity(),
-}
 
 
 def conv_networks(
@@ -47,10 +34,7 @@ def conv_networks(
     Raises:
         UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
-    if norm not in NORMS:
-        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm}")
-    if not isinstance(spectral_norm, bool):
-        raise UserError(f"model.spectral_norm must be true or false, got {spectral_norm}")
+    check_options(norm, spectral_norm)
     return AdversarialVAE(
         Encoder(channels, size, latent_dim, hidden_dims),
         Decoder(channels, size, latent_dim, hidden_dims),
@@ -59,19 +43,11 @@ def conv_networks(
     )
 
 
-class Encoder(nn.Module):
+class Encoder(StagedEncoder):
     """images (B, C, H, W) in [-1, 1] -> mean and log-variance of q(z given x), each (B, latent_dim)."""
 
     def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
-        super().__init__()
-        self.stages = _down(channels, hidden_dims)
-        n_features = hidden_dims[-1] * stage_sizes(size, len(hidden_dims))[-1] ** 2
-        self.mean = nn.Linear(n_features, latent_dim)
-        self.logvar = nn.Linear(n_features, latent_dim)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = flatten(self.stages(images))
-        return self.mean(features), self.logvar(features)
+        super().__init__(_down(channels, hidden_dims), _n_features(size, hidden_dims), latent_dim)
 
 
 class Decoder(nn.Module):
@@ -105,7 +81,7 @@ class Decoder(nn.Module):
         return self.output(self.stages(self.unflatten(self.input(z))))
 
 
-class Discriminator(nn.Module):
+class Discriminator(StagedDiscriminator):
     """images (B, C, H, W) in [-1, 1] -> logits (B,), larger = more real."""
 
     def __init__(
@@ -116,19 +92,11 @@ class Discriminator(nn.Module):
         norm: str = "batch",
         spectral_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.stages = _down(channels, hidden_dims, NORMS[norm])
-        self.logit = nn.Linear(hidden_dims[-1] * stage_sizes(size, len(hidden_dims))[-1] ** 2, 1)
-        if spectral_norm:
-            for layer in [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
-                parametrizations.spectral_norm(layer)
+        super().__init__(_down(channels, hidden_dims, NORMS[norm]), _n_features(size, hidden_dims), spectral_norm)
 
-    def features(self, images: Tensor) -> Tensor:
-        """The penultimate features (B, F), from which `logit` makes the logit."""
-        return flatten(self.stages(images))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logit(self.features(images)).squeeze(1)
+def _n_features(size: int, hidden_dims: Sequence[int]) -> int:
+    return hidden_dims[-1] * stage_sizes(size, len(hidden_dims))[-1] ** 2
 
 
 def _down(

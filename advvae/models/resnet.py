@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
-from torch.nn.utils import parametrizations
 
-from advvae.errors import UserError
 from advvae.models.adversarial_vae import AdversarialVAE
-from advvae.models.conv import NORMS
-from advvae.models.convolution import Conv2d, flatten
+from advvae.models.convolution import Conv2d
+from advvae.models.staged import NORMS, StagedDiscriminator, StagedEncoder, check_options
 from advvae.shapes import stage_sizes
 
 
@@ -37,10 +35,7 @@ def resnet_networks(
     Raises:
         UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
-    if norm not in NORMS:
-        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm}")
-    if not isinstance(spectral_norm, bool):
-        raise UserError(f"model.spectral_norm must be true or false, got {spectral_norm}")
+    check_options(norm, spectral_norm)
     return AdversarialVAE(
         Encoder(channels, size, latent_dim, hidden_dims),
         Decoder(channels, size, latent_dim, hidden_dims),
@@ -76,18 +71,11 @@ class Residual(nn.Module):
         return _resampled(maps, self.side) if self.side < maps.shape[-1] else maps
 
 
-class Encoder(nn.Module):
+class Encoder(StagedEncoder):
     """images (B, C, H, W) in [-1, 1] -> mean and log-variance of q(z given x), each (B, latent_dim)."""
 
     def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
-        super().__init__()
-        self.stages, n_features = _down(channels, size, hidden_dims, NORMS["group"])
-        self.mean = nn.Linear(n_features, latent_dim)
-        self.logvar = nn.Linear(n_features, latent_dim)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = flatten(self.stages(images))
-        return self.mean(features), self.logvar(features)
+        super().__init__(*_down(channels, size, hidden_dims, NORMS["group"]), latent_dim)
 
 
 class Decoder(nn.Module):
@@ -110,25 +98,13 @@ class Decoder(nn.Module):
         return self.output(self.stages(self.unflatten(self.input(z))))
 
 
-class Discriminator(nn.Module):
+class Discriminator(StagedDiscriminator):
     """images (B, C, H, W) in [-1, 1] -> logits (B,), larger = more real."""
 
     def __init__(
         self, channels: int, size: int, hidden_dims: Sequence[int], norm: str = "none", spectral_norm: bool = False
     ) -> None:
-        super().__init__()
-        self.stages, n_features = _down(channels, size, hidden_dims, NORMS[norm])
-        self.logit = nn.Linear(n_features, 1)
-        if spectral_norm:
-            for layer in [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
-                parametrizations.spectral_norm(layer)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The penultimate features (B, F), from which `logit` makes the logit."""
-        return flatten(self.stages(images))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logit(self.features(images)).squeeze(1)
+        super().__init__(*_down(channels, size, hidden_dims, NORMS[norm]), spectral_norm)
 
 
 def _down(

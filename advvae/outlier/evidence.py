@@ -21,7 +21,7 @@ from torch import Tensor
 from advvae.errors import UserError
 from advvae.losses import Objective, kl_divergence, mean_squared_error
 from advvae.models import AdversarialVAE
-from advvae.models.conv import Discriminator
+from advvae.models.staged import StagedDiscriminator
 
 VAE = "an encoder and a decoder"  # what a score may need, in words
 DISCRIMINATOR = "a discriminator"
@@ -124,7 +124,7 @@ class Evidence:
     def _logit_is_of_features(self) -> bool:
         """Whether D makes its logit from its features, which are then computed once; a user's own D may not."""
         kind = type(self.networks.discriminator)
-        return issubclass(kind, Discriminator) and kind.forward is Discriminator.forward
+        return issubclass(kind, StagedDiscriminator) and kind.forward is StagedDiscriminator.forward
 
     def _features(self, images: Tensor) -> Tensor:
         discriminator: Any = self.networks.discriminator

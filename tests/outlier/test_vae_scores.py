@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn.functional import softplus
 
-from advvae.losses import Objective
+from advvae.losses import ADVERSARIAL, Objective
 from advvae.models import AdversarialVAE
 from advvae.models.evaluation import evaluation
 from advvae.outlier import vae_scores
@@ -62,6 +63,16 @@ def test_loss_by_hand(evidence: Evidence) -> None:
     adversarial = softplus(-torch.tensor([3 * 0.5 + 3, 3 * 0.25 + 3]))
     expected = torch.tensor([0.25, 0.0625]) + 0.2 * KL + 0.1 * adversarial
     torch.testing.assert_close(vae_scores.loss(evidence), expected)
+
+
+def test_loss_has_the_adversarial_term_that_was_trained_with() -> None:
+    """Logits are 3v + 3 of x, and 3v/2 + 3 of its reconstruction; a relative game compares them."""
+    terms = {"hinge": [-4.5, -3.75], "relativistic": [math.log1p(math.exp(difference)) for difference in (1.5, 0.75)]}
+    for name, adversarial in terms.items():
+        evidence = toy_evidence(IMAGES)
+        evidence.objective = replace(evidence.objective, adversarial=ADVERSARIAL[name])
+        expected = torch.tensor([0.25, 0.0625]) + 0.2 * KL + 0.1 * torch.tensor(adversarial)
+        torch.testing.assert_close(vae_scores.loss(evidence), expected)
 
 
 @pytest.mark.parametrize(("recon_weight", "has_discriminator"), [(0.0, True), (0.1, False)])
