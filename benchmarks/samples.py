@@ -3,6 +3,7 @@
     python -m benchmarks.samples screening      # each means alone, MNIST, 2 minutes, one seed
     python -m benchmarks.samples final          # plain, defaults, the best means, the recipe: 4 minutes, 3 seeds
     python -m benchmarks.samples final dataset=folder dataset.root=cifar10
+    python -m benchmarks.samples picture        # docs/sharper.png: samples of the first three rows of `final`
 
 Each row is trained by its own command for the same time, nothing beside it, and measured by `mode=test` twice: with
 samples of the prior, and of a Gaussian mixture of the training latents. Rows that have been measured are read from
@@ -12,6 +13,7 @@ samples of the prior, and of a Gaussian mixture of the training latents. Rows th
 import json
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -64,20 +66,44 @@ FINAL: dict[str, Row] = {
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
 COLUMNS = ("FD prior", "FD gmm", "KID", "precision", "recall", "density", "coverage", "MSE", "PSNR", "SSIM", "seconds")
 OUTPUTS = Path("outputs", "samples")
+SCREENING_MINUTES, FINAL_MINUTES = 2.0, 4.0
+N_DRAWN = 64
 
 
 def main() -> None:
     kind, *overrides = sys.argv[1:] or [""]
-    if kind not in ("screening", "final"):
-        sys.exit("type screening or final, and a dataset if it is not mnist")
-    rows, minutes, seeds = (SCREENED, 2.0, 1) if kind == "screening" else (FINAL, 4.0, 3)
+    if kind not in ("screening", "final", "picture"):
+        sys.exit("type screening, final or picture, and a dataset if it is not mnist")
     data = tuple(overrides) or ("dataset=mnist",)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    if kind == "picture":
+        draw_side_by_side(data, Path("docs", "sharper.png"))
+        return
+    rows, minutes, seeds = (SCREENED, SCREENING_MINUTES, 1) if kind == "screening" else (FINAL, FINAL_MINUTES, 3)
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{platform.machine()}, {os.cpu_count()} cores; {versions}")
     print(f"{minutes:g} minutes for each row and seed, {seeds} seed{'s' if seeds > 1 else ''}\n")
     table = [[name, *measured(row, data, minutes, seeds), command(row, data, minutes)] for name, row in rows.items()]
     print(tabulate(table, ("", *COLUMNS, "command"), tablefmt="github", disable_numparse=True))
+
+
+def draw_side_by_side(data: Row, path: Path) -> None:
+    """Samples of the first seed of each row of the final table, a grid each."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    grids = {}
+    for name, row in FINAL.items():
+        trained, folder = train(row, data, FINAL_MINUTES, seed=0)
+        run(folder / "sample", "mode=sample", *data, f"checkpoint={trained}", f"num_samples={N_DRAWN}")
+        grids[name] = Image.open(folder / "sample" / "samples.png").convert("RGB")
+    font, gap, head = ImageFont.load_default(size=20), 16, 36
+    width, height = next(iter(grids.values())).size
+    canvas = Image.new("RGB", (len(grids) * (width + gap) - gap, head + height), "white")
+    for number, (name, grid) in enumerate(grids.items()):
+        left = number * (width + gap)
+        ImageDraw.Draw(canvas).text((left + width / 2, head / 2), name, fill="black", font=font, anchor="mm")
+        canvas.paste(grid, (left, head))
+    canvas.save(path)
+    print(path)
 
 
 def command(row: Row, data: Row, minutes: float) -> str:
@@ -97,17 +123,22 @@ def shown(values: list[float]) -> str:
 
 def one_seed(row: Row, data: Row, minutes: float, seed: int) -> Iterator[tuple[str, float]]:
     """What a row and seed measured, by column."""
-    name = "_".join([*data, *row, f"{minutes:g}min", f"seed={seed}"]).replace("/", "-").replace(" ", "")
-    folder = OUTPUTS / name
-    trained = run(
-        folder / "train", "mode=train", *data, *row, f"max_minutes={minutes:g}", f"seed={seed}", "n_epochs=1000"
-    )
-    use = ("mode=test", *data, f"checkpoint={folder / 'train'}", f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]")
+    trained, folder = train(row, data, minutes, seed)
+    use = ("mode=test", *data, f"checkpoint={trained}", f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]")
     prior, mixture = (run(folder / sampler, *use, f"sampler={sampler}") for sampler in ("prior", "gmm"))
     yield from zip(COLUMNS, (prior["fid"], mixture["fid"], prior["kid"]), strict=False)
     yield from ((metric, prior[metric]) for metric in METRICS[2:])
     yield from (("MSE", prior["mse"]), ("PSNR", prior["psnr"]), ("SSIM", prior["ssim"]))
-    yield "seconds", trained["train_seconds"]
+    yield "seconds", run(trained)["train_seconds"]
+
+
+def train(row: Row, data: Row, minutes: float, seed: int) -> tuple[Path, Path]:
+    """The folder of a training, and the one that holds all of its row and seed."""
+    name = "_".join([*data, *row, f"{minutes:g}min", f"seed={seed}"]).replace("/", "-")
+    folder = OUTPUTS / re.sub(r"[^\w.=-]+", "-", name)
+    limits = (f"max_minutes={minutes:g}", "n_epochs=1000", f"seed={seed}")
+    run(folder / "train", "mode=train", *data, *row, *limits)
+    return folder / "train", folder
 
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:

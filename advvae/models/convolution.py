@@ -75,7 +75,7 @@ class _Gather(torch.autograd.Function):
         ctx.save_for_backward(large, weight, patches)
         ctx.stride, ctx.padding = stride, padding
         if patches is not None:
-            return _gather_patches(patches, weight, bias)
+            return _gather_patches(patches, weight, bias).clone()  # no view, which no activation could change in place
         if weight.shape[1] == 1:  # then its strides alone tell which layout the small map is to have
             weight = weight.clone(memory_format=torch.channels_last)
         return functional.conv2d(large, weight, bias, stride, padding)

@@ -70,6 +70,14 @@ def test_gradients_of_gradients_are_those_of_pytorch(case: str) -> None:
 
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", CASES)
+def test_what_comes_out_may_be_changed_in_place(case: str) -> None:
+    """By an activation that follows at once."""
+    own, _, images = pair(case)
+    nn.functional.leaky_relu_(own(images)).sum().backward()
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("case", CASES)
 def test_autocast_computes_in_bfloat16_and_leaves_gradients_in_float32(case: str) -> None:
     own, theirs, images = pair(case)
     found = []
