@@ -23,6 +23,7 @@ def conv_networks(
     hidden_dims: Sequence[int],
     norm: str = "batch",
     spectral_norm: bool = False,
+    vae_norm: str = "batch",
 ) -> AdversarialVAE:
     """The three networks of `model=conv` for images (B, channels, size, size).
 
@@ -30,14 +31,16 @@ def conv_networks(
         hidden_dims: channels per stride-2 stage, of both players.
         norm: of the discriminator's stages: batch, group or none.
         spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
+        vae_norm: of the stages of encoder and decoder: batch, group or none. The decoder's running statistics are those
+            of reconstructions and samples together, which fits neither where latents of images are unlike the prior.
 
     Raises:
         UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
-    check_options(norm, spectral_norm)
+    check_options(norm, spectral_norm, vae_norm)
     return AdversarialVAE(
-        Encoder(channels, size, latent_dim, hidden_dims),
-        Decoder(channels, size, latent_dim, hidden_dims),
+        Encoder(channels, size, latent_dim, hidden_dims, vae_norm),
+        Decoder(channels, size, latent_dim, hidden_dims, vae_norm),
         Discriminator(channels, size, hidden_dims, norm, spectral_norm),
         latent_dim,
     )
@@ -46,14 +49,18 @@ def conv_networks(
 class Encoder(StagedEncoder):
     """images (B, C, H, W) in [-1, 1] -> mean and log-variance of q(z given x), each (B, latent_dim)."""
 
-    def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
-        super().__init__(_down(channels, hidden_dims), _n_features(size, hidden_dims), latent_dim)
+    def __init__(
+        self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int], norm: str = "batch"
+    ) -> None:
+        super().__init__(_down(channels, hidden_dims, NORMS[norm]), _n_features(size, hidden_dims), latent_dim)
 
 
 class Decoder(nn.Module):
     """z (B, latent_dim) -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(
+        self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int], norm: str = "batch"
+    ) -> None:
         super().__init__()
         sizes = stage_sizes(size, len(hidden_dims))[::-1]
         widths = [*reversed(hidden_dims), hidden_dims[0]]  # the last stage keeps its width; a convolution ends it
@@ -70,7 +77,7 @@ class Decoder(nn.Module):
                         padding=1,
                         output_padding=sizes[i + 1] - (2 * sizes[i] - 1),
                     ),
-                    nn.BatchNorm2d(widths[i + 1]),
+                    NORMS[norm](widths[i + 1]),
                 )
                 for i in range(len(hidden_dims))
             )

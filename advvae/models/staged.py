@@ -63,13 +63,14 @@ class StagedDiscriminator(nn.Module):
         return self.logit(self.features(images)).squeeze(1)
 
 
-def check_options(norm: str, spectral_norm: bool) -> None:
-    """Refuse options of a discriminator that there are not.
+def check_options(norm: str, spectral_norm: bool, vae_norm: str = "group") -> None:
+    """Refuse options of networks that there are not.
 
     Raises:
         UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
-    if norm not in NORMS:
-        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm}")
+    for name, value in (("norm", norm), ("vae_norm", vae_norm)):
+        if value not in NORMS:
+            raise UserError(f"model.{name} must be one of {', '.join(NORMS)}, got {value}")
     if not isinstance(spectral_norm, bool):
         raise UserError(f"model.spectral_norm must be true or false, got {spectral_norm}")
