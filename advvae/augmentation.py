@@ -25,7 +25,7 @@ def augmented(images: Tensor, names: Sequence[str]) -> Tensor:
     return images
 
 
-def _color(images: Tensor) -> Tensor:
+def _colour(images: Tensor) -> Tensor:
     """Another brightness (± 0.5), saturation (0 to twice, of colour images) and contrast (half to one and a half)."""
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device)
     images = images + (brightness - 0.5)
@@ -61,4 +61,4 @@ def _cutout(images: Tensor) -> Tensor:
     return images * ~hole
 
 
-AUGMENTATIONS = {"color": _color, "translation": _translation, "cutout": _cutout}
+AUGMENTATIONS = {"colour": _colour, "translation": _translation, "cutout": _cutout}

@@ -45,9 +45,9 @@ def test_cutout_clears_at_most_a_square_of_half_the_side() -> None:
     assert heights.float().mean() < 8
 
 
-def test_color_keeps_what_is_relative_within_an_image() -> None:
+def test_colour_keeps_what_is_relative_within_an_image() -> None:
     images = real_images(50, channels=3)
-    changed = seen("color", images)
+    changed = seen("colour", images)
     grey, grey_before = changed.mean(1), images.mean(1)
     means, means_before = (tensor.mean((1, 2), keepdim=True) for tensor in (grey, grey_before))
     assert (means - means_before).abs().max() <= 0.5

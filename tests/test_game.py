@@ -213,6 +213,19 @@ def test_each_image_passes_the_discriminator_once_and_a_weight_of_zero_asks_for_
     assert terms[MEASURED.index("discriminator_loss")] > 0  # it learns from both kinds of fake all the same
 
 
+def test_a_step_of_the_defaults_passes_each_network_no_more_often_than_the_game_needs() -> None:
+    """x once through the encoder, x̂ and x̃ through the decoder, and all three through D; and nothing is drawn."""
+    players = make_players(small_networks(), 1e-2, CPU)
+    passes: dict[str, int] = {}
+    for name in ("encoder", "decoder", "discriminator"):
+        network = players.networks.get_submodule(name)
+        network.register_forward_hook(lambda *_, name=name: passes.update({name: passes.get(name, 0) + 1}))
+    state = torch.get_rng_state()
+    play_step(players, objective(), real_images(), noise(), "32")
+    assert passes == {"encoder": 1, "decoder": 2, "discriminator": 3}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_no_gradient_is_computed_that_its_turn_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
     players = make_players(small_networks(), 1e-2, CPU)
     weights_of = {id(p): name for name, p in players.networks.named_parameters()}

@@ -118,7 +118,7 @@ def test_a_resumed_run_equals_one_never_interrupted(
 
 
 MEANS = (
-    *("adversarial=relativistic", "model.norm=group", "feature_weight=0.1", "augment=[color,translation,cutout]"),
+    *("adversarial=relativistic", "model.norm=group", "feature_weight=0.1", "augment=[colour,translation,cutout]"),
     *("discriminator_steps=2", "lr_discriminator=1e-4", "betas=[0.5,0.9]", "clip_gradient=1", "ema=0.9"),
     *("adaptive_weight=true", "adversarial_start=1", "adversarial_ramp=1.5", "kld_schedule=cyclic", "kld_epochs=1.5"),
     *("free_bits=0.1", "lr_schedule=cosine", "lr_warmup=1.5"),
