@@ -102,8 +102,8 @@ class Config:
         "true = bring the VAE's adversarial terms, before their weights, to the strength of its reconstruction loss",
         ("true", "false"),
     )
-    adversarial_start: int = key("epoch from which the VAE has adversarial terms; the discriminator learns before it")
-    adversarial_ramp: float = key("epochs over which their weights rise from 0 then")
+    adversarial_start: int = key("epoch from which the two play, counted from 0; before it the VAE learns alone")
+    adversarial_ramp: float = key("epochs over which the weights of the VAE's adversarial terms rise from 0 then")
     discriminator_steps: int = key("steps of the discriminator for each of the VAE, each on new fakes")
     augment: list[str] = key(
         "random changes through which the discriminator sees all images, real and fake", AUGMENTATIONS

@@ -56,12 +56,11 @@ def play_step(
     norms = [torch.zeros_like(vae_terms[0])] * 2
     for i, (optimizer, end) in enumerate(averaging):
         norms[i] = _move(players, optimizer, end)
-    for i in range(2, len(noise), 2):
-        assert players.discriminator_optimizer is not None
-        looks = look_at_new_fakes(players.networks, objective, images, noise[i : i + 2], precision)
-        _discriminator_turn(players, objective, images, looks, precision, negatives)
-        begun = _begin_average(players.discriminator_optimizer, len(images))
-        _move(players, players.discriminator_optimizer, begun)
+    if (judge := players.discriminator_optimizer) is not None:
+        for i in range(2, len(noise), 2):
+            looks = look_at_new_fakes(players.networks, objective, images, noise[i : i + 2], precision)
+            _discriminator_turn(players, objective, images, looks, precision, negatives)
+            _move(players, judge, _begin_average(judge, len(images)))
     if players.average is not None:
         players.average.update()
     return torch.stack([*vae_terms, *discriminator_terms, *norms])

@@ -68,6 +68,11 @@ class Players:
         """The networks that are trained, and their moving average if there is one."""
         return [self.networks, *([] if self.average is None else [self.average.networks])]
 
+    def without_discriminator(self) -> "Players":
+        """The VAE alone: the same encoder, decoder, optimiser and average."""
+        networks = AdversarialVAE(self.networks.encoder, self.networks.decoder, None, self.networks.latent_dim)
+        return replace(self, networks=networks, discriminator_optimizer=None)
+
     def scale_lr(self, factor: float) -> None:
         """Set the learning rates to this factor of what they were given as."""
         for optimizer, lr in zip((self.vae_optimizer, self.discriminator_optimizer), self.base_lrs, strict=True):

@@ -17,7 +17,7 @@ class Stepper:
     """Plays the steps of a run.
 
     Attributes:
-        objective: what the players minimise at present.
+        objective, players: what is minimised at present, and by whom.
     """
 
     def __init__(self, config: Config, players: Players, objective: Objective, device: torch.device) -> None:
@@ -25,10 +25,11 @@ class Stepper:
         self._whole_objective = objective
         self._schedules = Schedules(config, device)
         self.objective = objective
+        self.players = players
         self._begun: bool | None = None
 
     def begin(self, epoch: int) -> None:
-        """Get ready for an epoch, counted from 0. Adversarial terms are no part of a step before they start."""
+        """Get ready for an epoch, counted from 0. Before the game starts, the VAE learns alone."""
         config, schedules = self._config, self._schedules
         begun = epoch >= config.adversarial_start
         if begun == self._begun:
@@ -39,7 +40,8 @@ class Stepper:
             kld_factor=schedules.kld,
             adversarial_factor=schedules.adversarial,
         )
-        self._step = make_step(self._players, self.objective, config.precision, self._device, config.compile)
+        self.players = self._players if begun else self._players.without_discriminator()
+        self._step = make_step(self.players, self.objective, config.precision, self._device, config.compile)
 
     def renew(self) -> None:
         """Forget a recorded step: it knows the optimisers' old state."""

@@ -145,7 +145,7 @@ class Trainer:
             "step": training.step,
             "seconds": round(self._seconds(), 3),
             "images_per_second": round(epoch.losses.images / seconds, 1),
-            **{name: means[name] for name in terms_played(self.players, self.step.objective)},
+            **{name: means[name] for name in terms_played(self.step.players, self.step.objective)},
         }
 
     def _validate(self) -> dict[str, float]:

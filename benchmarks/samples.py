@@ -124,7 +124,13 @@ def shown(values: list[float]) -> str:
 def one_seed(row: Row, data: Row, minutes: float, seed: int) -> Iterator[tuple[str, float]]:
     """What a row and seed measured, by column."""
     trained, folder = train(row, data, minutes, seed)
-    use = ("mode=test", *data, f"checkpoint={trained}", f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]")
+    use = (
+        "mode=test",
+        *data,
+        f"checkpoint={trained}",
+        "features=random",
+        f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]",
+    )
     prior, mixture = (run(folder / sampler, *use, f"sampler={sampler}") for sampler in ("prior", "gmm"))
     yield from zip(COLUMNS, (prior["fid"], mixture["fid"], prior["kid"]), strict=False)
     yield from ((metric, prior[metric]) for metric in METRICS[2:])
