@@ -5,9 +5,9 @@
     python -m benchmarks.samples final dataset=folder dataset.root=cifar10
     python -m benchmarks.samples picture        # docs/sharper.png: samples of the first three rows of `final`
 
-Each row is trained by its own command for the same time, nothing beside it, and measured by `mode=test` twice: with
-samples of the prior, and of a Gaussian mixture of the training latents. Rows that have been measured are read from
-`outputs/samples`, so that what was interrupted goes on; remove that folder to measure anew.
+Each row is trained by its own command for the same time, on one core, as many side by side as there are cores, and
+measured by `mode=test`: with samples of the prior, and of a Gaussian mixture of the training latents. What has been
+measured is read from `outputs/samples`, so that what was interrupted goes on; remove that folder to measure anew.
 """
 
 import json
@@ -15,10 +15,11 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,17 @@ def main() -> None:
         draw_side_by_side(data, Path("docs", "sharper.png"))
         return
     rows, minutes, seeds = (SCREENED, SCREENING_MINUTES, 1) if kind == "screening" else (FINAL, FINAL_MINUTES, 3)
+    n_cores = os.cpu_count() or 1
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    print(f"{platform.machine()}, {os.cpu_count()} cores; {versions}")
-    print(f"{minutes:g} minutes for each row and seed, {seeds} seed{'s' if seeds > 1 else ''}\n")
-    table = [[name, *measured(row, data, minutes, seeds), command(row, data, minutes)] for name, row in rows.items()]
+    print(f"{platform.machine()}, {n_cores} cores, of which each row has one; {versions}")
+    print(f"{minutes:g} minutes of training for each row and seed, {seeds} seed{'s' if seeds > 1 else ''}\n")
+    jobs = [(row, seed) for seed in range(seeds) for row in rows.values()]  # what disturbs, disturbs all rows
+    with ThreadPoolExecutor(n_cores) as pool:
+        found = dict(zip(jobs, pool.map(lambda job: one_seed(job[0], data, minutes, job[1]), jobs), strict=True))
+    table = [
+        [name, *cells([found[row, seed] for seed in range(seeds)]), command(row, data, minutes)]
+        for name, row in rows.items()
+    ]
     print(tabulate(table, ("", *COLUMNS, "command"), tablefmt="github", disable_numparse=True))
 
 
@@ -110,39 +118,36 @@ def command(row: Row, data: Row, minutes: float) -> str:
     return f"`{shlex.join(['advvae', 'mode=train', *data, *row, f'max_minutes={minutes:g}'])}`"
 
 
-def measured(row: Row, data: Row, minutes: float, seeds: int) -> list[str]:
-    """The cells of a row: means over the seeds, with the deviation where there are several."""
-    found = [dict(one_seed(row, data, minutes, seed)) for seed in range(seeds)]
-    return [shown([values[column] for values in found]) for column in COLUMNS]
+def cells(seeds: list[dict[str, float]]) -> list[str]:
+    """Of a row: means over what its seeds measured, with the deviation where there are several."""
+    return [shown([values[column] for values in seeds if column in values]) for column in COLUMNS]
 
 
 def shown(values: list[float]) -> str:
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4g}{spread}"
 
 
-def one_seed(row: Row, data: Row, minutes: float, seed: int) -> Iterator[tuple[str, float]]:
-    """What a row and seed measured, by column."""
+def one_seed(row: Row, data: Row, minutes: float, seed: int) -> dict[str, float]:
+    """What a row and seed measured, by column. In the screening, a mixture is fitted to the defaults' latents alone."""
     trained, folder = train(row, data, minutes, seed)
-    use = (
-        "mode=test",
-        *data,
-        f"checkpoint={trained}",
-        "features=random",
-        f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]",
-    )
-    prior, mixture = (run(folder / sampler, *use, f"sampler={sampler}") for sampler in ("prior", "gmm"))
-    yield from zip(COLUMNS, (prior["fid"], mixture["fid"], prior["kid"]), strict=False)
-    yield from ((metric, prior[metric]) for metric in METRICS[2:])
-    yield from (("MSE", prior["mse"]), ("PSNR", prior["psnr"]), ("SSIM", prior["ssim"]))
-    yield "seconds", run(trained)["train_seconds"]
+    metrics = f"metrics=[mse,psnr,ssim,{','.join(METRICS)}]"
+    use = ("mode=test", *data, f"checkpoint={trained}", "features=random", metrics)
+    prior = run(folder / "prior", *use)
+    columns = dict(zip(("FD prior", "KID", *METRICS[2:]), (prior[metric] for metric in METRICS), strict=True))
+    columns |= {"MSE": prior["mse"], "PSNR": prior["psnr"], "SSIM": prior["ssim"]}
+    if minutes == FINAL_MINUTES or not row:
+        columns["FD gmm"] = run(folder / "gmm", *use, "sampler=gmm")["fid"]
+    return columns | {"seconds": run(trained)["train_seconds"]}
 
 
 def train(row: Row, data: Row, minutes: float, seed: int) -> tuple[Path, Path]:
     """The folder of a training, and the one that holds all of its row and seed."""
     name = "_".join([*data, *row, f"{minutes:g}min", f"seed={seed}"]).replace("/", "-")
     folder = OUTPUTS / re.sub(r"[^\w.=-]+", "-", name)
-    limits = (f"max_minutes={minutes:g}", "n_epochs=1000", f"seed={seed}")
+    limits = (f"max_minutes={minutes:g}", "n_epochs=1000", f"seed={seed}", "precision=32")
     run(folder / "train", "mode=train", *data, *row, *limits)
     return folder / "train", folder
 
@@ -151,9 +156,12 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """The metrics of a command, which is run unless its folder holds them."""
     file = folder / "metrics.json"
     if not file.is_file() or json.loads(file.read_text()).get("status") != "finished":
+        shutil.rmtree(folder, ignore_errors=True)  # what was interrupted begins anew
         typed = [*overrides, "tracker=none", f"hydra.run.dir={folder}"]
         print(shlex.join(["advvae", *typed]), file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "advvae", *typed], check=True, stdout=subprocess.DEVNULL)
+        one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "advvae", *typed]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=one_core)
     metrics: dict[str, Any] = json.loads(file.read_text())
     return metrics
 
