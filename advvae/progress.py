@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -100,3 +100,17 @@ def transfer_bar(what: str, total: int | None, done: int) -> Iterator[Bar]:
     )  # fmt: skip
     with Progress(*columns, transient=True) as progress:
         yield Bar(progress, progress.add_task(what, total=total, completed=done))
+
+
+def shown_losses(means: Mapping[str, float]) -> str:
+    """What the bar tells of an epoch under way."""
+    return f"recon {means['recon']:.4f}  kld {means['kld']:.1f}  D {means['discriminator_loss']:.3f}"
+
+
+def epoch_line(n_epochs: int, row: Mapping[str, Any]) -> str:
+    """What the log tells of an epoch: its row of metrics.csv, in short."""
+    discriminator = f"  D {row['discriminator_loss']:.3f}" if "discriminator_loss" in row else ""
+    return (
+        f"epoch {row['epoch']}/{n_epochs}  recon {row['recon']:.4f}  kld {row['kld']:.1f}{discriminator}  "
+        f"val_loss {row['val_loss']:.4f}  {row['images_per_second']:,.0f} images/s  {row['seconds']:.0f} s"
+    )

@@ -25,7 +25,7 @@ from advvae.losses import Objective
 from advvae.metrics_table import MetricsTable, rows_before
 from advvae.models import AdversarialVAE
 from advvae.players import make_players, moving
-from advvae.progress import Bar, training_bar
+from advvae.progress import Bar, epoch_line, shown_losses, training_bar
 from advvae.random_state import random_state, restore_random_state, seed_all
 from advvae.sampler import draw_samples
 from advvae.stepping import Stepper
@@ -112,7 +112,7 @@ class Trainer:
                 self.tracker.log(row, step=self.training.epoch)
                 self._save_and_draw(is_best=self._note_best(row))
                 rates.append(row["images_per_second"])
-                logger.info(_epoch_line(self.config, row))
+                logger.info(epoch_line(self.config.n_epochs, row))
                 if self._asked() == STOP:
                     raise Interrupted(self._stop.signal)
         training = self.training
@@ -131,7 +131,7 @@ class Trainer:
             epoch.losses.add(self.step(*inputs), len(inputs[0]))
             bar.advance(n_images)
             if epoch.losses.steps % READ_EVERY == 0:
-                bar.describe(training.epoch + 1, _shown(epoch.losses.means()))
+                bar.describe(training.epoch + 1, shown_losses(epoch.losses.means()))
             self._answer(epoch)
             if self._is_out_of_time():
                 break
@@ -171,8 +171,9 @@ class Trainer:
             raise NotFinite(f"{names[0]} after step {epoch.losses.step}", epoch.losses.means())
 
     def _note_best(self, row: dict[str, Any]) -> bool:
-        """Whether this is the best epoch so far; it is kept in mind if so."""
-        best = self.training.best_metrics
+        """Whether this is the best epoch so far, of those of the game once it has started; it is kept in mind if so."""
+        is_first = self.training.epoch == self.config.adversarial_start + 1
+        best = {} if is_first else self.training.best_metrics
         if row["val_loss"] >= best.get("val_loss", math.inf):
             return False
         measured = {name: value for name, value in row.items() if name.startswith(("val_", "accuracy_"))}
@@ -289,15 +290,3 @@ class Trainer:
         training.rows = training.rows or rows_before(self.folder / "metrics.csv", training.epoch)
         training.best_metrics = best_of(self.shared_folder, checkpoint, self.config)
         self.training = training
-
-
-def _shown(means: dict[str, float]) -> str:
-    return f"recon {means['recon']:.4f}  kld {means['kld']:.1f}  D {means['discriminator_loss']:.3f}"
-
-
-def _epoch_line(config: Config, row: dict[str, Any]) -> str:
-    discriminator = f"  D {row['discriminator_loss']:.3f}" if "discriminator_loss" in row else ""
-    return (
-        f"epoch {row['epoch']}/{config.n_epochs}  recon {row['recon']:.4f}  kld {row['kld']:.1f}{discriminator}  "
-        f"val_loss {row['val_loss']:.4f}  {row['images_per_second']:,.0f} images/s  {row['seconds']:.0f} s"
-    )

@@ -146,7 +146,7 @@ def one_seed(row: Row, data: Row, minutes: float, seed: int) -> dict[str, float]
 def train(row: Row, data: Row, minutes: float, seed: int) -> tuple[Path, Path]:
     """The folder of a training, and the one that holds all of its row and seed."""
     name = "_".join([*data, *row, f"{minutes:g}min", f"seed={seed}"]).replace("/", "-")
-    folder = OUTPUTS / re.sub(r"[^\w.=-]+", "-", name)
+    folder = OUTPUTS / re.sub(r"[^\w.-]+", "-", name)
     limits = (f"max_minutes={minutes:g}", "n_epochs=1000", f"seed={seed}", "precision=32")
     run(folder / "train", "mode=train", *data, *row, *limits)
     return folder / "train", folder
