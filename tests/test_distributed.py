@@ -320,7 +320,7 @@ def test_an_interrupt_ends_all_and_leaves_nothing(advvae: Command, tmp_path: Pat
     _, errors = command.communicate(timeout=60)
     assert command.returncode == 1
     told = errors.strip().splitlines()[-1]
-    assert told.startswith(("interrupted; resume=auto goes on", "stopped by SIGINT; this goes on: advvae"))
+    assert told == "interrupted" or told.startswith("stopped by SIGINT; this goes on: advvae")
     assert "Traceback" not in errors
     assert list(temporary.glob("advvae-*")) == []
     deadline = time.monotonic() + 10
