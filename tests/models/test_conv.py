@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from advvae.errors import UserError
-from advvae.models import conv_networks
+from advvae.models import AdversarialVAE, conv_networks, resnet_networks
 from advvae.models.conv import Discriminator
 from advvae.models.convolution import Conv2d, ConvTranspose2d
 from advvae.shapes import default_hidden_dims, stage_sizes
@@ -15,15 +16,19 @@ from tests.networks import real_images, small_networks
 
 @pytest.mark.parametrize("size", [8, 9, 11, 17, 28, 33, 50])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_comes_back_as_it_went_in(size: int, channels: int) -> None:
-    networks = conv_networks(channels, size, latent_dim=5, hidden_dims=[4] * len(default_hidden_dims(size)))
+@pytest.mark.parametrize("build", [conv_networks, resnet_networks])
+def test_any_size_comes_back_as_it_went_in(build: Callable[..., AdversarialVAE], size: int, channels: int) -> None:
+    networks = build(channels, size, latent_dim=5, hidden_dims=[4] * len(default_hidden_dims(size)))
     images = real_images(2, channels, size)
     mean, logvar = networks.encode(images)
     assert mean.shape == logvar.shape == (2, 5)
     reconstruction = networks.decode(mean)
     assert reconstruction.shape == images.shape
     assert reconstruction.abs().max() <= 1
-    assert networks.discriminate(images).shape == (2,)
+    features, logits = networks.judge(images)
+    assert features.ndim == 2
+    assert logits.shape == (2,)
+    assert torch.equal(logits, networks.discriminate(images))
 
 
 def test_stages_halve_rounding_up() -> None:

@@ -8,23 +8,7 @@ from advvae.errors import UserError
 from advvae.losses import squared_gradient
 from advvae.models import resnet_networks
 from advvae.models.resnet import Residual
-from advvae.shapes import default_hidden_dims
 from tests.networks import real_images
-
-
-@pytest.mark.parametrize("size", [8, 9, 11, 17, 33])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_comes_back_as_it_went_in(size: int, channels: int) -> None:
-    networks = resnet_networks(channels, size, latent_dim=5, hidden_dims=[4] * len(default_hidden_dims(size)))
-    images = real_images(2, channels, size)
-    mean, logvar = networks.encode(images)
-    assert mean.shape == logvar.shape == (2, 5)
-    reconstruction = networks.decode(mean)
-    assert reconstruction.shape == images.shape
-    assert reconstruction.abs().max() <= 1
-    features, logits = networks.judge(images)
-    assert features.ndim == 2
-    assert torch.equal(logits, networks.discriminate(images))
 
 
 def test_a_stage_begins_as_a_resampling() -> None:
