@@ -38,7 +38,7 @@ class Epoch:
     def __init__(self, config: Config, split: Split, training: Training, latent_dim: int, device: torch.device) -> None:
         self.config, self.split, self.training = config, split, training
         self._latent_dim, self._device = latent_dim, device
-        self.n_steps = sum(1 for _ in split.batch_sizes(config.batch_size, distributed.n_ranks(), 0))
+        self.n_steps = len(split.batch_sizes(config.batch_size, distributed.n_ranks()))
         done = self._done()
         self.losses = EpochLosses(training.step)
         self._generator = epoch_generator(config.seed, training.epoch)

@@ -53,6 +53,10 @@ def train(job: Job) -> dict[str, Any]:
     job.run.write_config(config)
     if job.checkpoint and job.checkpoint.training and job.checkpoint.training.epoch < config.n_epochs:
         job.run.metrics.clear()  # what was measured on weights that training is about to change
+    if config.train_discriminator and config.adversarial_start >= config.n_epochs:
+        logger.warning(
+            f"adversarial_start={config.adversarial_start} is no epoch of n_epochs={config.n_epochs}: no game"
+        )
     trainer = Trainer(
         config,
         networks,

@@ -70,8 +70,7 @@ class Players:
 
     def without_discriminator(self) -> "Players":
         """The VAE alone: the same encoder, decoder, optimiser and average."""
-        networks = AdversarialVAE(self.networks.encoder, self.networks.decoder, None, self.networks.latent_dim)
-        return replace(self, networks=networks, discriminator_optimizer=None)
+        return replace(self, networks=self.networks.without_discriminator(), discriminator_optimizer=None)
 
     def scale_lr(self, factor: float) -> None:
         """Set the learning rates to this factor of what they were given as."""

@@ -20,7 +20,7 @@ class Schedules:
     Attributes:
         kld, adversarial: of the weights of the KL, and of all terms of the VAE that look at D: tensors () on the
             device, which a recorded step reads anew.
-        lr: of both learning rates.
+        has_lr, has_any: whether the learning rates change, or anything does.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:

@@ -153,8 +153,11 @@ class Trainer:
         config = self.config
         for copy in self.players.copies:
             distributed.average_statistics(copy)
+        networks = self.players.evaluated
+        if self.step.players.networks.discriminator is None:  # it has not learnt anything yet that could be measured
+            networks = networks.without_discriminator()
         metrics = validate(
-            self.players.evaluated,
+            networks,
             self.objective,
             self.select_split,
             batch_size=config.batch_size,

@@ -137,6 +137,8 @@ def test_a_resumed_run_with_all_means_equals_one_never_interrupted(
     best = json.loads((stopped / "metrics.json").read_text())["best_epoch"]
     rows = {row[0]: row for row in losses(stopped)}
     assert str(best) == min("234", key=lambda epoch: float(rows[epoch][VAL_LOSS]))  # of the game's epochs
+    assert rows["1"][VAL_LOSS + 3] == ""  # nor is anything told of a discriminator that has not learnt yet
+    assert float(rows["2"][VAL_LOSS + 3]) >= 0
     assert rows["1"][5] == ""  # no term of the VAE's looks at the discriminator before its epoch
     assert float(rows["2"][5]) > 0
 

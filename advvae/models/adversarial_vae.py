@@ -35,6 +35,10 @@ class AdversarialVAE(nn.Module):
         """Whether images can be reconstructed and sampled."""
         return self.encoder is not None and self.decoder is not None
 
+    def without_discriminator(self) -> "AdversarialVAE":
+        """The same encoder and decoder, alone."""
+        return AdversarialVAE(self.encoder, self.decoder, None, self.latent_dim)
+
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z given x), each (B, latent_dim)."""
         assert self.encoder is not None

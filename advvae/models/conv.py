@@ -106,9 +106,7 @@ def _n_features(size: int, hidden_dims: Sequence[int]) -> int:
     return hidden_dims[-1] * stage_sizes(size, len(hidden_dims))[-1] ** 2
 
 
-def _down(
-    channels: int, hidden_dims: Sequence[int], norm: Callable[[int], nn.Module] = nn.BatchNorm2d
-) -> nn.Sequential:
+def _down(channels: int, hidden_dims: Sequence[int], norm: Callable[[int], nn.Module]) -> nn.Sequential:
     widths = [channels, *hidden_dims]
     return nn.Sequential(
         *(
