@@ -134,6 +134,10 @@ def test_a_resumed_run_with_all_means_equals_one_never_interrupted(
     stopped = interrupted(advvae, monkeypatch, *MEANS, step=step).folder
     assert advvae(f"resume={stopped}", "tracker=none").status == 0
     assert_same_end(expected.folder, stopped)
+    last = torch.load(stopped / "checkpoints" / "last.pt", weights_only=True)
+    trained, kept = (part["decoder"]["input.weight"] for part in (last["training"]["weights"], last))
+    assert not torch.equal(trained, kept)  # what is kept for use is the average
+    torch.testing.assert_close(trained, kept, rtol=0, atol=0.1)
     best = json.loads((stopped / "metrics.json").read_text())["best_epoch"]
     rows = {row[0]: row for row in losses(stopped)}
     assert str(best) == min("234", key=lambda epoch: float(rows[epoch][VAL_LOSS]))  # of the game's epochs
