@@ -74,6 +74,7 @@ class Training:
         under_way: the fields of `UnderWay`; None = no epoch is.
         random_state: of the generators that a user's own network or loss may draw from.
         weights: state dicts of the networks that are trained, where the checkpoint's own are their moving average.
+        average_steps: that this average has followed.
     """
 
     epoch: int = 0
@@ -88,6 +89,7 @@ class Training:
     under_way: dict[str, Any] | None = None
     random_state: dict[str, Any] | None = None
     weights: dict[str, Any] | None = None
+    average_steps: int = 0
 
     @property
     def steps_done(self) -> int:
@@ -156,10 +158,9 @@ def save_checkpoint(
     """
     parts = parts_of(networks)
     try:
-        with replacing(path) as unfinished, unfinished.open("w+b") as file:
+        with replacing(path, previous) as unfinished, unfinished.open("w+b") as file:
             torch.save({"format": FORMAT, "config": config, **parts, "training": vars(training)}, file)
             _seal(file)
-            _keep_before(path, previous)
     except RuntimeError as error:  # how torch hands on what the system said
         cause = error.__context__
         told = cause.strerror if isinstance(cause, OSError) else " ".join(str(error).split())[:200]
@@ -177,14 +178,8 @@ def copy_checkpoint(source: Path, path: Path, previous: Path | None = None) -> N
     Raises:
         UserError: it cannot be written.
     """
-    with replacing(path) as unfinished:
+    with replacing(path, previous) as unfinished:
         shutil.copyfile(source, unfinished)
-        _keep_before(path, previous)
-
-
-def _keep_before(path: Path, previous: Path | None) -> None:
-    if previous is not None and path.is_file():
-        path.replace(previous)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -59,6 +59,13 @@ def write_checkpoints(
         written = path
 
 
+def put_damaged_aside(folder: Path, taken: Checkpoint) -> None:
+    """Rename a last.pt that was passed over: the next one would make it the `previous`, which is whole."""
+    last = folder / "checkpoints" / "last.pt"
+    if taken.path.name != last.name and last.is_file():
+        last.replace(last.with_name("damaged.pt"))
+
+
 def best_of(folder: Path, checkpoint: Checkpoint, config: Config) -> dict[str, Any]:
     """The best metrics so far of a run that goes on from a checkpoint: those of its best.pt.
 
@@ -80,9 +87,10 @@ def best_of(folder: Path, checkpoint: Checkpoint, config: Config) -> dict[str, A
 
 
 def _val_loss_of(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What its value depends on beside the weights."""
+    """What its value depends on, and from which epoch on it counts."""
     images = (config["dataset"].get(key) for key in ("keep_classes", "drop_classes"))
-    return config["loss"], config["kld_weight"], config.get("kld_unit", "mean"), *images
+    since = {"kld_unit": "mean", "ema": None, "adversarial_start": 0}  # keys that older runs do not have
+    return config["loss"], config["kld_weight"], *(config.get(key, value) for key, value in since.items()), *images
 
 
 def prune(folder: Path, n_kept: int | None) -> None:

@@ -191,6 +191,7 @@ def _check_discriminator(config: Config) -> None:
     """Refuse what needs a discriminator, or a weight, that is not there."""
     off = {"gen_weight": 0, "recon_weight": 0, "feature_weight": 0, "gradient_penalty": 0, "adversarial": "bce"}
     off |= {"discriminator_steps": 1, "augment": [], "negatives": [], "lr_discriminator": None}
+    off |= {"adversarial_start": 0, "adversarial_ramp": 0, "betas_discriminator": None}
     for name, value in off.items():
         if not config.train_discriminator and (typed := getattr(config, name)) not in (value, None):
             typed = _shown(typed) if isinstance(typed, list) else typed

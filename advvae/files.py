@@ -25,11 +25,14 @@ def disk_errors_told(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """A name beside `path` to write to; at the end of the block the new file takes the place of `path` at once.
 
     An error inside the block leaves `path` as it was, and nothing else; so does a machine that goes down: the new file
     is on the disk before it takes the place. The folder is made where it is missing.
+
+    Args:
+        previous: where to put the file that is replaced; None = nowhere.
 
     Raises:
         UserError: the file cannot be written, as on a full disk.
@@ -40,6 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            path.replace(previous)
         unfinished.replace(path)
         _keep_names(path.parent)
     except OSError as error:

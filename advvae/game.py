@@ -44,7 +44,8 @@ def play_step(
 
     Returns:
         (10,): the `MEASURED`. The batch means of `TERMS`, unweighted but for `vae_loss`; then the norm of each
-        player's gradients, unclipped. 0 for what is not computed.
+        player's gradients, unclipped, the largest where D has several steps. 0 for what is not computed. D's terms are
+        those of its first step.
     """
     vae_terms, looks = _vae_turn(players, objective, images, noise, precision)
     averaging = [(players.vae_optimizer, _begin_average(players.vae_optimizer, len(images)))]
@@ -60,7 +61,7 @@ def play_step(
         for i in range(2, len(noise), 2):
             looks = look_at_new_fakes(players.networks, objective, images, noise[i : i + 2], precision)
             _discriminator_turn(players, objective, images, looks, precision, negatives)
-            _move(players, judge, _begin_average(judge, len(images)))
+            norms[1] = norms[1].maximum(_move(players, judge, _begin_average(judge, len(images))))
     if players.average is not None:
         players.average.update()
     return torch.stack([*vae_terms, *discriminator_terms, *norms])

@@ -92,7 +92,7 @@ class Players:
         replace(checkpoint, parts=training.weights or checkpoint.parts).restore(self.networks)
         if self.average is not None:
             checkpoint.restore(self.average.networks)
-            self.average.n_steps.fill_(training.steps_done if training.weights else 0)
+            self.average.n_steps.fill_(training.average_steps)
 
     def restore_optimizers(self, vae_state: dict[str, Any], discriminator_state: dict[str, Any]) -> None:
         """Put the optimisers back to states that their state_dict() gave; settings such as lr stay as they are now."""

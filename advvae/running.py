@@ -67,7 +67,8 @@ def _command(mode: str, folder: Path, in_sweep: bool) -> str:
     words = list(HydraConfig.get().overrides.task)
     if in_sweep:
         words, folder = sys.argv[1:], folder.parent
-    if in_sweep or mode == "matrix":  # of which the jobs, or sets, follow from what is typed
+    is_named = any(word.startswith("resume=") and word != "resume=auto" for word in words)
+    if in_sweep or mode == "matrix" or is_named:  # jobs and sets follow from what is typed, which may change a run too
         kept = [word for word in words if not word.startswith("resume=")]
     else:
         kept = [word for word in words if word.startswith(("device=", "tracker", "no_wandb="))]

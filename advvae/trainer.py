@@ -13,7 +13,7 @@ import torch
 
 from advvae import distributed, figures
 from advvae.checkpoint import Checkpoint, Training, parts_of
-from advvae.checkpoint_folder import best_of, newest_whole, prune, write_checkpoints
+from advvae.checkpoint_folder import best_of, newest_whole, prune, put_damaged_aside, write_checkpoints
 from advvae.config import Config
 from advvae.data import Split
 from advvae.epoch import Epoch
@@ -206,7 +206,9 @@ class Trainer:
         training.vae_optimizer = players.vae_optimizer.state_dict()
         if players.discriminator_optimizer is not None:
             training.discriminator_optimizer = players.discriminator_optimizer.state_dict()
-        training.weights = parts_of(players.networks) if players.average is not None else None
+        training.weights, training.average_steps = None, 0
+        if players.average is not None:
+            training.weights, training.average_steps = parts_of(players.networks), int(players.average.n_steps)
         write_checkpoints(self.folder, names, players.evaluated, asdict(config), training)
         prune(self.folder, config.keep_checkpoints)
 
@@ -291,5 +293,6 @@ class Trainer:
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{checkpoint.path} holds a training state that is not whole ({error!r})") from None
         training.rows = training.rows or rows_before(self.folder / "metrics.csv", training.epoch)
+        put_damaged_aside(self.folder, checkpoint)
         training.best_metrics = best_of(self.shared_folder, checkpoint, self.config)
         self.training = training

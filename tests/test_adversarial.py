@@ -192,7 +192,9 @@ def test_further_steps_of_the_discriminator_see_new_fakes_and_leave_the_vae_alon
     first = noise()
     further = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(5))
     terms = play_step(one, objective(), real_images(), first, "32")
-    assert torch.equal(play_step(three, objective(), real_images(), (*first, *further), "32"), terms)
+    ours_terms = play_step(three, objective(), real_images(), (*first, *further), "32")
+    assert torch.equal(ours_terms[:-1], terms[:-1])
+    assert ours_terms[-1] >= terms[-1]  # the largest norm of its gradients
     ours, theirs = three.networks.state_dict(), one.networks.state_dict()
     of_vae = [name for name in ours if not name.startswith("discriminator")]
     assert all(torch.equal(ours[name], theirs[name]) for name in of_vae)  # statistics of its batch norms included

@@ -3,11 +3,12 @@ import os
 import resource
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from advvae.checkpoint import Training, read_checkpoint, save_checkpoint, sha256
+from advvae.checkpoint import Training, copy_checkpoint, read_checkpoint, save_checkpoint, sha256
 from advvae.errors import UserError
 from tests.networks import changed, small_networks, snapshot
 
@@ -72,6 +73,23 @@ def test_a_disk_that_takes_no_more_is_told_in_its_own_words(tmp_path: Path) -> N
     checkpoint = read_checkpoint(tmp_path / "a.pt")
     assert checkpoint.training is not None
     assert checkpoint.training.epoch == 1
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_both_files_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for epoch in (1, 2):
+        save_checkpoint(last, small_networks(), CONFIG, Training(epoch=epoch), previous)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+    for write in (
+        lambda: save_checkpoint(last, small_networks(), CONFIG, Training(epoch=3), previous),
+        lambda: copy_checkpoint(previous, last, previous),
+    ):
+        with pytest.raises(UserError, match="No space left"):
+            write()
+        trainings = [read_checkpoint(path).training for path in (previous, last)]
+        assert [training.epoch for training in trainings if training] == [1, 2]
 
 
 def test_sha256(tmp_path: Path) -> None:

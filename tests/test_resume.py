@@ -158,6 +158,7 @@ def test_an_average_that_a_run_did_not_have_begins_with_its_weights(advvae: Comm
     last = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
     torch.testing.assert_close(last["decoder"][name], after["training"]["weights"]["decoder"][name], rtol=0, atol=1e-7)
     assert last["training"]["weights"] is None
+    assert after["training"]["average_steps"] == STEPS  # of those that it has followed
 
 
 def test_a_run_interrupted_again_and_again_equals_one_never_interrupted(
@@ -177,6 +178,20 @@ def test_an_interrupted_run_names_the_command_that_goes_on(advvae: Command, monk
     assert result.message.splitlines()[-1] == expected
     assert advvae(*shlex.split(expected.partition("advvae ")[2])).status == 0
     assert len(losses(folder)) == 4
+
+
+def test_what_was_typed_on_resume_is_kept_in_the_command_that_goes_on(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a checkpoint is written, nothing else knows of it."""
+    folder = advvae(*TRAIN, "n_epochs=1").folder
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "make_players", Mock(side_effect=KeyboardInterrupt))
+        result = advvae(f"resume={folder}", "n_epochs=3", "lr=0.002", "tracker=none")
+    command = result.message.partition("this goes on: advvae ")[2]
+    assert command == f"n_epochs=3 lr=0.002 tracker=none resume={folder}"
+    assert advvae(*shlex.split(command)).status == 0
+    assert len(losses(folder)) == 3
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
@@ -220,6 +235,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     assert resumed.status == 0, resumed.errors
     assert f"{last} is damaged: its checksum is wrong; the one before it is looked for" in resumed.output
     assert "previous.pt, after epoch 3\n" in resumed.output
+    for name in ("last.pt", "previous.pt"):  # the damaged one does not become the one before
+        read_checkpoint(last.with_name(name))
+    assert last.with_name("damaged.pt").is_file()
     assert_same_end(whole("mse"), stopped)
 
 
