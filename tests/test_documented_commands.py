@@ -37,6 +37,13 @@ def test_train_test_sample_and_outlier(medical: Command) -> None:
     assert {"loss", "discriminator"} < set(rows[0])
 
 
+def test_a_set_with_its_own_folder_is_read_from_data_dir(medical: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    official_files.write_svhn(medical.data_dir, monkeypatch)
+    train = medical("mode=train", "dataset=svhn", *SMALL)
+    assert train.status == 0, train.errors
+    assert {path.name for path in medical.cwd.iterdir()} == {medical.data_dir.name, "outputs"}
+
+
 def test_the_sweep_of_nine(medical: Command) -> None:
     weights = ("gen_weight=0,0.002,0.02", "recon_weight=0,0.002,0.02")
     result = medical("-m", "mode=train", "dataset=octmnist", *weights, *SMALL)

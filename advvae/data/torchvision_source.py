@@ -31,9 +31,9 @@ class TorchvisionSource:
 
     dataset: the name of the class.
     arguments: for each official split, what the class is called with to get it.
-    files: for each official split, patterns of the files that it is read from, under `root`. When one of them matches
+    files: for each official split, patterns of the files that it is read from, under `folder`. When one of them matches
         nothing, the split is downloaded.
-    root: the folder given to the class, under data_dir.
+    folder: the one given to the class, under data_dir.
     labels, classes, paths: attributes of the class's object that hold them. classes null: the labels are numbers and
         nothing else; paths null: the images are not in files of their own.
     """
@@ -43,7 +43,7 @@ class TorchvisionSource:
         dataset: str,
         arguments: Mapping[str, Mapping[str, Any]],
         files: Mapping[str, Sequence[str]],
-        root: str = ".",
+        folder: str = ".",
         labels: str = "targets",
         classes: str | None = "classes",
         paths: str | None = None,
@@ -51,7 +51,7 @@ class TorchvisionSource:
         self.dataset = dataset
         self.arguments = {split: dict(values) for split, values in arguments.items()}
         self.patterns = {split: list(patterns) for split, patterns in files.items()}
-        self.root = root
+        self.folder = folder
         self.labels = labels
         self.classes = classes
         self.paths = paths
@@ -61,7 +61,7 @@ class TorchvisionSource:
         return list(self.arguments)
 
     def files(self, split: str, data_dir: Path) -> list[Path]:
-        root = data_dir / self.root
+        root = data_dir / self.folder
         return sorted(path for pattern in self.patterns[split] for path in root.glob(pattern))
 
     def read(self, split: str, data_dir: Path) -> Items:
@@ -70,14 +70,14 @@ class TorchvisionSource:
             self.download(split, data_dir)
             dataset = self.open(split, data_dir)
         if dataset is None:
-            raise UserError(f"{self.dataset}: {data_dir / self.root} lacks files of its {split} split")
+            raise UserError(f"{self.dataset}: {data_dir / self.folder} lacks files of its {split} split")
         labels = np.asarray(getattr(dataset, self.labels), dtype=np.int64)
         paths = self.image_paths(dataset, self.files(split, data_dir)) if self.paths else None
         return Items(FirstOfPairs(dataset), labels, self.class_names(dataset, labels), paths)
 
     def open(self, split: str, data_dir: Path) -> Any:
         """The class's object, or None when files are missing. Raises UserError for broken ones."""
-        root = data_dir / self.root
+        root = data_dir / self.folder
         if not all(any(root.glob(pattern)) for pattern in self.patterns[split]):
             return None
         kind = self.kind()
@@ -101,7 +101,7 @@ class TorchvisionSource:
 
         fetch(
             self.dataset,
-            data_dir / self.root,
+            data_dir / self.folder,
             archives_of(kind, self.arguments[split]),
             present=lambda: self.open(split, data_dir) is not None,
             kept=self.patterns[split] if builds_on_its_files(kind) else (),

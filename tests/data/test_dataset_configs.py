@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from advvae.config import PLACES
 from tests.data.configured import CONF, dataset_config, source_of
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -27,3 +28,4 @@ def test_each_makes_a_source(name: str) -> None:
     assert getattr(source, "private", False) == (name in ("folder", "array"))
     if name not in ("folder", "array"):
         assert "train" in source.splits
+        assert not set(PLACES) & config.keys(), "these are taken from the current folder, published sets from data_dir"
