@@ -31,8 +31,8 @@ class Conv2d(nn.Conv2d):
         if self.out_channels <= THIN and stride == 1:  # without a stride, gathering is scattering by the turned kernel
             turned = self.weight.transpose(0, 1).flip(2, 3)
             sides = [side + 2 * padding - kernel + 1 for side in images.shape[2:]]
-            return _Scatter.apply(images, turned, self.bias, 1, kernel - 1 - padding, sides)
-        return _Gather.apply(images, self.weight, self.bias, stride, padding)
+            return _played(_Scatter, images, turned, self.bias, 1, kernel - 1 - padding, sides)
+        return _played(_Gather, images, self.weight, self.bias, stride, padding)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -46,7 +46,20 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             (side - 1) * stride - 2 * padding + kernel + extra
             for side, extra in zip(images.shape[2:], self.output_padding, strict=True)
         ]
-        return _Scatter.apply(images, self.weight, self.bias, stride, padding, sides)
+        return _played(_Scatter, images, self.weight, self.bias, stride, padding, sides)
+
+
+def _played(function: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    """A function below, in autocast's type.
+
+    Casting is left to autograd: what a function casts itself has no way back to the weights, which a gradient of
+    gradients needs.
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        return function.apply(maps, weight, bias, *geometry)
+    kind = torch.get_autocast_dtype("cpu")
+    with torch.autocast("cpu", enabled=False):
+        return function.apply(maps.to(kind), weight.to(kind), None if bias is None else bias.to(kind), *geometry)
 
 
 def flatten(maps: Tensor) -> Tensor:
@@ -69,7 +82,7 @@ class _Gather(torch.autograd.Function):
     """large (B, L, H, W), weight (S, L, k, k), bias (S,) or None -> small (B, S, h, w)."""
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx: Any, large: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         patches = _few_patches(large, weight, stride, padding)
         ctx.save_for_backward(large, weight, patches)
@@ -100,7 +113,7 @@ class _Scatter(torch.autograd.Function):
     """small (B, S, h, w), weight (S, L, k, k), bias (L,) or None -> large (B, L, H, W) with (H, W) = sides."""
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(
         ctx: Any, small: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, sides: list[int]
     ) -> Tensor:

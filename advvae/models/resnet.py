@@ -23,22 +23,23 @@ def resnet_networks(
     latent_dim: int,
     hidden_dims: Sequence[int],
     norm: str = "none",
+    vae_norm: str = "group",
     spectral_norm: bool = False,
 ) -> AdversarialVAE:
     """The three networks of `model=resnet` for images (B, channels, size, size).
 
     Args:
         hidden_dims: channels per stage, of both players.
-        norm: of the discriminator's stages: batch, group or none. Encoder and decoder have group normalisation.
+        norm, vae_norm: of the discriminator's stages, and of encoder and decoder: batch, group or none.
         spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
 
     Raises:
         UserError: an unknown norm, or a spectral_norm that is neither true nor false.
     """
-    check_options(norm, spectral_norm)
+    check_options(norm, spectral_norm, vae_norm)
     return AdversarialVAE(
-        Encoder(channels, size, latent_dim, hidden_dims),
-        Decoder(channels, size, latent_dim, hidden_dims),
+        Encoder(channels, size, latent_dim, hidden_dims, vae_norm),
+        Decoder(channels, size, latent_dim, hidden_dims, vae_norm),
         Discriminator(channels, size, hidden_dims, norm, spectral_norm),
         latent_dim,
     )
@@ -74,24 +75,28 @@ class Residual(nn.Module):
 class Encoder(StagedEncoder):
     """images (B, C, H, W) in [-1, 1] -> mean and log-variance of q(z given x), each (B, latent_dim)."""
 
-    def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
-        super().__init__(*_down(channels, size, hidden_dims, NORMS["group"]), latent_dim)
+    def __init__(
+        self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int], norm: str = "group"
+    ) -> None:
+        super().__init__(*_down(channels, size, hidden_dims, NORMS[norm]), latent_dim)
 
 
 class Decoder(nn.Module):
     """z (B, latent_dim) -> images (B, C, H, W) in [-1, 1]."""
 
-    def __init__(self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(
+        self, channels: int, size: int, latent_dim: int, hidden_dims: Sequence[int], norm: str = "group"
+    ) -> None:
         super().__init__()
         sizes, widths = stage_sizes(size, len(hidden_dims))[::-1], [*reversed(hidden_dims), hidden_dims[0]]
-        norm = NORMS["group"]
+        normalised = NORMS[norm]
         self.input = nn.Linear(latent_dim, widths[0] * sizes[0] ** 2)
         self.unflatten = nn.Unflatten(1, (widths[0], sizes[0], sizes[0]))
         self.stages = nn.Sequential(
-            *(Residual(widths[i], widths[i + 1], sizes[i + 1], norm) for i in range(len(hidden_dims)))
+            *(Residual(widths[i], widths[i + 1], sizes[i + 1], normalised) for i in range(len(hidden_dims)))
         )
         self.output = nn.Sequential(
-            norm(widths[-1]), nn.SiLU(), Conv2d(widths[-1], channels, kernel_size=3, padding=1), nn.Tanh()
+            normalised(widths[-1]), nn.SiLU(), Conv2d(widths[-1], channels, kernel_size=3, padding=1), nn.Tanh()
         )
 
     def forward(self, z: Tensor) -> Tensor:

@@ -93,6 +93,22 @@ def test_autocast_computes_in_bfloat16_and_leaves_gradients_in_float32(case: str
         torch.testing.assert_close(ours, reference, rtol=0, atol=0.03 * float(reference.detach().abs().max()))
 
 
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_of_gradients_find_the_weights_in_bfloat16_too(case: str) -> None:
+    """As a gradient penalty asks for them."""
+    own, theirs, images = pair(case)
+    found = []
+    for layer, precision in ((own.float(), torch.bfloat16), (theirs.float(), torch.float32)):
+        inputs = images.float().requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+            output = layer(inputs)
+        (first,) = torch.autograd.grad(output.float().sin().sum(), inputs, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), layer.weight)[0])
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=0, atol=0.1 * float(found[1].abs().max()))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_frozen_layer_computes_no_gradients_of_its_own(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, theirs, images = pair(case)

@@ -33,10 +33,13 @@ def test_the_gradient_penalty_can_be_differentiated() -> None:
     networks = resnet_networks(1, 8, 3, [4, 6])
     images = real_images().requires_grad_()
     squared_gradient(networks.discriminate(images), images).mean().backward()
-    assert networks.get_parameter("discriminator.logit.weight").grad is not None
+    penalised = {name for name, parameter in networks.named_parameters() if parameter.grad is not None}
+    assert {name for name in penalised if name.endswith("weight")} >= {
+        "discriminator.logit.weight", "discriminator.stages.0.weight", "discriminator.stages.1.convolutions.0.weight"
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{"norm": "layer"}, {"spectral_norm": "yes"}])
+@pytest.mark.parametrize("options", [{"norm": "layer"}, {"vae_norm": "layer"}, {"spectral_norm": "yes"}])
 def test_unknown_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"model.{next(iter(options))} must be"):
         resnet_networks(1, 8, 3, [4, 6], **options)
