@@ -148,8 +148,11 @@ def _adversarial_factor(
 ) -> Tensor | None:
     """What the VAE's terms of D are multiplied by, (): what the schedule says, and the adaptive weight; None = 1.
 
+    The adaptive weight brings their weighted mean to the strength of the reconstruction loss, so that their weights
+    still say how strong they are beside it (Esser et al. 2021, equation 7, of several terms).
+
     Args:
-        pulls: the gradients of these terms at the fakes.
+        pulls: the gradients of these terms, with their weights, at the fakes.
     """
     factor = objective.adversarial_factor
     if objective.adaptive_weight:
@@ -157,7 +160,8 @@ def _adversarial_factor(
         last = [parameter for parameter in networks.decoder.parameters() if parameter.ndim > 1][-1]
         (by_recon,) = torch.autograd.grad(recon, last, retain_graph=True)
         (by_pulls,) = torch.autograd.grad(fakes, last, pulls, retain_graph=True)
-        adaptive = (by_recon.norm() / (by_pulls.norm() + 1e-6)).clamp_max(LARGEST_ADAPTIVE)
+        weights = objective.recon_weight + objective.gen_weight + objective.feature_weight
+        adaptive = (by_recon.norm() / (by_pulls.norm() / weights + 1e-6)).clamp_max(LARGEST_ADAPTIVE)
         factor = adaptive if factor is None else factor * adaptive
     return factor
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from advvae import losses
-from advvae.augmentation import augmented
+from advvae.augmentation import Change, augmented, drawn_change
+from advvae.errors import UserError
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 
@@ -21,11 +22,13 @@ class Looks:
 
     Attributes:
         real, real_logits: x, and its logits; None = D has not been shown it yet.
+        change: what D was shown x through; its reconstruction is compared with it through the same.
         fakes, fake_logits: of each kind of fake: images (B, C, H, W), and logits (B,).
     """
 
     real: Tensor | None = None
     real_logits: Tensor | None = None
+    change: Change | None = None
     fakes: list[Tensor] = field(default_factory=list)
     fake_logits: list[Tensor] = field(default_factory=list)
 
@@ -43,12 +46,14 @@ def look_at_fakes(networks: AdversarialVAE, objective: Objective, images: Tensor
     if by_features or objective.adversarial.is_relative:
         real_features = look_at_real(networks, objective, images, looks)
     with own_batch_statistics(networks.discriminator):
-        seen = [augmented(fake, objective.augment) for fake in looks.fakes]
         if not by_features:
+            seen = [augmented(fake, objective.augment) for fake in looks.fakes]
             looks.fake_logits = [networks.discriminate(fake) for fake in seen]
             return None
-        features, logits = networks.judge(seen[0])
-        looks.fake_logits = [logits, *(networks.discriminate(fake) for fake in seen[1:])]
+        assert looks.change is not None
+        reconstruction, *others = looks.fakes
+        features, logits = networks.judge(looks.change(reconstruction))
+        looks.fake_logits = [logits, *(networks.discriminate(augmented(fake, objective.augment)) for fake in others)]
     assert real_features is not None
     return losses.feature_distance(real_features.detach(), features).mean()
 
@@ -56,7 +61,8 @@ def look_at_fakes(networks: AdversarialVAE, objective: Objective, images: Tensor
 def look_at_real(networks: AdversarialVAE, objective: Objective, images: Tensor, looks: Looks) -> Tensor | None:
     """Show D the real images, with which alone its running statistics move; returns their features, if they count."""
     looks.real = images.detach().requires_grad_() if objective.gradient_penalty > 0 else images
-    seen = augmented(looks.real, objective.augment)
+    looks.change = drawn_change(looks.real, objective.augment)
+    seen = looks.change(looks.real)
     if objective.feature_weight == 0:
         looks.real_logits = networks.discriminate(seen)
         return None
@@ -82,6 +88,20 @@ def look_at_new_fakes(
     with own_batch_statistics(networks.discriminator), autocast(images.device, precision):
         looks.fake_logits = [networks.discriminate(augmented(fake, objective.augment)) for fake in looks.fakes]
     return looks
+
+
+def check_penalty(networks: AdversarialVAE, objective: Objective) -> None:
+    """Refuse R1 and R2, gradients at single images, where a batch norm makes each logit one of the whole batch.
+
+    Raises:
+        UserError: with what to set.
+    """
+    layers = () if networks.discriminator is None else networks.discriminator.modules()
+    if objective.gradient_penalty > 0 and any(isinstance(layer, BATCH_NORMS) for layer in layers):
+        raise UserError(
+            f"gradient_penalty={objective.gradient_penalty:g}, which adversarial=relativistic brings along, needs a "
+            "discriminator without batch norm: set model.norm=none or group, or gradient_penalty=0"
+        )
 
 
 @contextmanager

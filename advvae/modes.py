@@ -26,6 +26,7 @@ def train(job: Job) -> dict[str, Any]:
     from advvae.checkpoint import read_checkpoint
     from advvae.data import infer_channels
     from advvae.distributed import by_first, n_ranks, wait_for_all
+    from advvae.looks import check_penalty
     from advvae.outlier.scores import usable_scores
     from advvae.trainer import Trainer
 
@@ -37,6 +38,7 @@ def train(job: Job) -> dict[str, Any]:
     if config.dataset["window"] is None and config.dataset["percentiles"]:
         config.dataset["window"] = by_first(lambda: training_window(job))
     networks = build_networks(config)
+    check_penalty(networks, job.objective)
     if "outlier" in config.then:  # a mistake in it is told before hours of training, not after
         usable_scores(job.scores(), networks, config.crop)
         job.outliers()
@@ -70,6 +72,8 @@ def train(job: Job) -> dict[str, Any]:
         resumed=job.checkpoint,
     )
     metrics = trainer.train()
+    if config.train_discriminator and metrics["epochs"] <= config.adversarial_start < config.n_epochs:
+        logger.warning(f"the training ended before epoch adversarial_start={config.adversarial_start}: no game")
     wait_for_all()
     job.checkpoint = read_checkpoint((job.shared_folder or job.folder) / "checkpoints" / "best.pt")
     return metrics

@@ -99,7 +99,8 @@ class Trainer:
         with stops_noted() as self._stop, training_bar(self.config.n_epochs, len(self.train_split)) as bar:
             if self.training.steps_done == 0:
                 self._save("last")  # so that there is something to go back to, and on with, from the first step on
-            while not self._is_over() or self.training.under_way:  # which ends in its validation in any case
+            # An epoch that is under way, and the first one, end in their validation in any case.
+            while not self._is_over() or self.training.under_way or not self.training.epoch:
                 try:
                     row = self._train_epoch(bar)
                     row |= self._validate()

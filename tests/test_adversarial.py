@@ -132,7 +132,8 @@ class Painter(Constant):
         return self.brightness.view(1, 1, 1, 1).expand(len(z), 1, 8, 8)
 
 
-def test_the_adaptive_weight_makes_the_adversarial_gradient_as_strong_as_the_reconstructions() -> None:
+@pytest.mark.parametrize("gen_weight", [0.5, 7.0])
+def test_under_the_adaptive_weight_a_weight_is_in_units_of_the_reconstructions_gradient(gen_weight: float) -> None:
     networks = AdversarialVAE(Centre(), Painter(), Judge(), latent_dim=3)
     players, found = make_players(networks, 0.1, CPU), []
     brightness = networks.get_parameter("decoder.brightness")
@@ -142,9 +143,9 @@ def test_the_adaptive_weight_makes_the_adversarial_gradient_as_strong_as_the_rec
         found.append(brightness.grad.item())
 
     players.vae_optimizer.step = record  # type: ignore[assignment]
-    weights = Objective(mean_squared_error, 0.0, 0.0, 7.0, adaptive_weight=True)
+    weights = Objective(mean_squared_error, 0.0, 0.0, gen_weight, adaptive_weight=True)
     play_step(players, weights, torch.full((6, 1, 8, 8), M), noise(), "32")
-    assert found == pytest.approx([2 * RECON], rel=1e-4)  # both pull upwards
+    assert found == pytest.approx([(1 + gen_weight) * RECON], rel=1e-4)  # both pull upwards
 
 
 def test_gradients_are_clipped_to_a_norm_and_told_unclipped() -> None:
@@ -181,6 +182,30 @@ def test_free_bits_cost_nothing_and_give_no_gradient() -> None:
     assert not torch.equal(weight(allowed), weight(players))
 
 
+class Spread(nn.Module):
+    """Posterior means of 2 and of 0 by turns in the first latent, 0 in the others; no spread beside the prior's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.zeros(len(images), 3)
+        mean[::2, 0] = 2
+        return mean * self.scale, torch.zeros(len(images), 3) * self.scale
+
+
+def test_free_bits_are_of_a_latents_mean_over_the_batch() -> None:
+    """KL of the first latent ½·2² in every other image: 1 on the mean, and 0 of two others, which cost ½ each."""
+    terms = {}
+    for free_bits in (0.0, 0.5):
+        players = make_players(AdversarialVAE(Spread(), Constant(), Judge(), latent_dim=3), 0.1, CPU)
+        weights = Objective(mean_squared_error, 1.0, 0.0, 0.0, free_bits=free_bits)
+        terms[free_bits] = play_step(players, weights, real_images(), noise(), "32")
+    assert terms[0.0][MEASURED.index("kld")] == pytest.approx(1.0)
+    assert terms[0.5][0] - terms[0.0][0] == pytest.approx(0.5 + 0.5, rel=1e-5)
+
+
 def weight(players: Players) -> Tensor:
     return players.networks.state_dict()["encoder.logvar.weight"]
 
@@ -203,6 +228,28 @@ def test_further_steps_of_the_discriminator_see_new_fakes_and_leave_the_vae_alon
     fakes = [images for images in shown if not torch.equal(images, real_images())]
     assert len(fakes) == 6
     assert all(not torch.equal(fakes[i], fakes[j]) for i in range(6) for j in range(i))
+
+
+class Perfect(AdversarialVAE):
+    """What it is given is its own reconstruction."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self.given = images
+        return super().encode(images)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.given + 0 * super().decode(z)
+
+
+def test_features_are_compared_through_the_same_change() -> None:
+    small = small_networks()
+    players = make_players(Perfect(small.encoder, small.decoder, small.discriminator, 3), 1e-2, CPU)
+    for layer in players.networks.modules():  # whose batch statistics differ from x to x̂ by nothing
+        assert not isinstance(layer, nn.Dropout)
+    changes = ("colour", "translation", "cutout")
+    weights = Objective(mean_squared_error, 0.0, 0.0, 0.0, feature_weight=1.0, augment=changes)
+    terms = play_step(players, weights, real_images(), noise(), "32")
+    assert terms[MEASURED.index("feature_distance")] < 1e-10
 
 
 def test_the_discriminator_sees_augmented_images_alone() -> None:
