@@ -30,6 +30,9 @@ COMPARED = ("dataset", "size", "crop", "latent_dim", "seed")  # of a finished ru
 TYPED_OF_TRAINING = (  # that are compared where they were typed
     *NETWORK_KEYS,
     *("model", "loss", "batch_size", "n_epochs", "max_minutes", "lr", "deterministic", "precision"),
+    *("lr_discriminator", "betas", "betas_discriminator", "lr_schedule", "lr_warmup", "clip_gradient", "ema"),
+    *("kld_schedule", "kld_epochs", "free_bits", "gradient_penalty", "feature_weight", "adaptive_weight"),
+    *("adversarial_start", "adversarial_ramp", "discriminator_steps", "augment"),
 )
 
 

@@ -136,7 +136,8 @@ def floor(
 
     def kept() -> tuple[Path, dict[str, float]]:
         assert cache is not None
-        path = file_for(cache, "floor", test, extractor, f"{key_of(extractor, test, reference)}.json")
+        settings = f"k{NEIGHBOURS}-{SUBSETS}x{SUBSET_SIZE}"  # what the metrics follow from beside the features
+        path = file_for(cache, f"floor-{settings}", test, extractor, f"{key_of(extractor, test, reference)}.json")
         return path, kept_numbers(path)
 
     path, known = by_first(kept) if cache else (None, {})

@@ -169,7 +169,7 @@ def test_features_and_floors_are_taken_from_the_cache_the_second_time(
     """What was put there by hand in between is what is found."""
     once = measure(cache=tmp_path)
     assert measure(cache=tmp_path) == once == measure()
-    (floors,) = tmp_path.glob("floor-toy-test-8px-random-*.json")
+    (floors,) = tmp_path.glob("floor-*-toy-test-8px-random-*.json")
     kept = json.loads(floors.read_text())
     floors.write_text(json.dumps(kept | {"fid": 42.0}))
     assert measure(cache=tmp_path) == once | {"fid_floor": 42.0}
