@@ -21,7 +21,7 @@ def test_each_row_is_a_training_that_would_begin(advvae: Command, monkeypatch: p
 
 
 def test_a_command_can_be_typed_as_it_stands() -> None:
-    expected = "`advvae mode=train dataset=mnist 'betas=[0.5,0.9]' max_minutes=2`"
+    expected = "`advvae mode=train dataset=mnist 'betas=[0.5,0.9]' max_minutes=2 n_epochs=1000 precision=32`"
     assert command(SCREENED["betas 0.5, 0.9"], ("dataset=mnist",), 2.0) == expected
 
 
