@@ -11,7 +11,7 @@ DEMO := outputs/demo
 TO_DEMO := tracker=none output_dir=$(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types test test-all bench demo clean
+.PHONY: help install lint types test test-all docs bench demo clean
 
 help: ## list what make can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ test: lint types ## lint, types, and all tests but the slow ones
 
 test-all: lint types $(LAUNCHERS) ## the same with the slow tests: launchers, wheels, long training
 	$(PYTEST) -m ''
+
+docs: $(INSTALLED) ## build the documentation into outputs/site, strictly
+	$(VENV_PYTHON) -m mkdocs build
 
 bench: $(INSTALLED) ## measure images/s against the machine's limits and a textbook loop; reads MNIST (ADVVAE_DATA)
 	$(VENV_PYTHON) -m benchmarks.throughput

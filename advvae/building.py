@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from advvae.checkpoint import Checkpoint
+    from advvae.losses import Objective
     from advvae.models import AdversarialVAE
 
 
@@ -51,6 +52,24 @@ def build_networks(config: Config) -> "AdversarialVAE":
     if not config.train_discriminator:
         networks.discriminator = None
     return networks
+
+
+def build_objective(config: Config) -> "Objective":
+    """What the networks are trained for."""
+    from advvae.losses import ADVERSARIAL, Objective
+
+    return Objective(
+        build("loss", config.loss),
+        config.kld_weight_of_mean,
+        config.recon_weight,
+        config.gen_weight,
+        feature_weight=config.feature_weight,
+        free_bits=config.free_bits,
+        adversarial=ADVERSARIAL[config.adversarial],
+        gradient_penalty=config.penalty,
+        augment=tuple(config.augment),
+        adaptive_weight=config.adaptive_weight,
+    )
 
 
 def build_source(group: str, node: dict[str, Any]) -> Any:

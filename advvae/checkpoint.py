@@ -27,9 +27,9 @@ from advvae.errors import UserError
 from advvae.files import replacing
 from advvae.models import AdversarialVAE
 from advvae.models.reference import convert_reference
+from advvae.weights import PARTS, parts_of, read_weights
 
 FORMAT = 2  # files of format 1 have no checksum, and were written at the end of an epoch alone
-PARTS = ("encoder", "decoder", "discriminator")
 GROUPS = ("dataset", "model", "loss")  # of its config
 SEAL = b"sha256:"
 
@@ -167,11 +167,6 @@ def save_checkpoint(
         raise UserError(f"cannot write {path}: {told}") from None
 
 
-def parts_of(networks: AdversarialVAE) -> dict[str, dict[str, torch.Tensor]]:
-    """State dicts of those of encoder, decoder and discriminator that there are."""
-    return {part: getattr(networks, part).state_dict() for part in PARTS if getattr(networks, part) is not None}
-
-
 def copy_checkpoint(source: Path, path: Path, previous: Path | None = None) -> None:
     """As `save_checkpoint`, from a file of the same moment. No link: what harms one file must not harm the other.
 
@@ -190,6 +185,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        config, parts = read_weights(path)
+        if not _is_whole(Config, config) or not all("name" in config.get(group, ()) for group in GROUPS):
+            raise UserError(f"{path.parent} is damaged, or no exported model: its config is not whole")
+        return Checkpoint(path, config, parts, training=None)
     try:
         _check_seal(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))

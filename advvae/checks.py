@@ -21,6 +21,7 @@ from advvae.shapes import MS_SSIM_SMALLEST_SIDE, stage_sizes
 from advvae.shift_names import shift_names
 from advvae.torchrun import launched, n_launched
 
+WITHOUT_DATA = ("sample", "screen", "export")  # modes that do what they can where a set's images are not at hand
 OF_EVERY_SET = ("channels", "size", "resize")  # keys of `dataset` that, typed, are meant for all sets of mode=matrix
 PLACES = {"advvae.data.files.Folder": ("root", "csv"), "advvae.data.array.Array": ("path",)}  # of a user's own images
 
@@ -113,7 +114,7 @@ def check_settled(config: Config) -> None:
         places = PLACES.get(node.get("_target_"), ())
         if places and not any(node.get(name) for name in places):
             raise UserError(f"{group}={node['name']} needs {group}.{places[0]}=<where the images are>")
-        for name in places if config.mode != "sample" else ():  # which draws what can be drawn without them
+        for name in places if config.mode not in WITHOUT_DATA else ():
             if node.get(name) and not Path(node[name]).exists():
                 raise UserError(f"{group}.{name}={node[name]}: there is nothing there")
     assert config.size is not None

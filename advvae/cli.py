@@ -16,17 +16,6 @@ from advvae.config import CONF, FLAT_KEYS, GROUPS, Config
 from advvae.errors import UserError
 from advvae.torchrun import launched
 
-WELCOME = """\
-advvae trains adversarial variational autoencoders on images, reconstructs, samples, and finds outliers.
-
-Start with one of these (digits needs no download):
-  advvae mode=train dataset=digits n_epochs=20     train
-  advvae mode=test dataset=digits                  measure and draw the reconstructions of the newest run
-  advvae mode=sample dataset=digits                draw samples
-  advvae mode=outlier dataset=digits out_dataset=photos
-
-advvae --help lists every choice and key."""
-
 ALSO = """\
 --config-dir <folder> adds your own options; --cfg job prints the composed config.
 eval "$(advvae -sc install=bash)" completes groups, options and keys on Tab."""
@@ -57,6 +46,19 @@ def main() -> None:
         run()
     except KeyboardInterrupt:  # before there is anything to say of it
         sys.exit("interrupted")
+    except SystemExit as end:
+        if not isinstance(end.code, str) or not sys.stderr.isatty():
+            raise
+        print_error(end.code)
+        sys.exit(1)
+
+
+def print_error(message: str) -> None:
+    """A mistake, on a terminal: marked, and not broken into lines where a path would be."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error ", "bold red"), message))
 
 
 def read_arguments() -> None:
@@ -71,7 +73,9 @@ def read_arguments() -> None:
 def prepare_arguments(arguments: list[str]) -> list[str]:
     """The arguments as Hydra takes them; or the answer to them, printed, and the end of the process."""
     if not arguments:
-        print(WELCOME)
+        from advvae.welcome import default_folders, welcome
+
+        print(welcome(*default_folders()))
         raise SystemExit(0)
     if any(argument in ("--help", "-h") for argument in arguments):
         print(help_text())
@@ -177,6 +181,13 @@ def group_options(group: str) -> list[str]:
     """The names that a group takes."""
     folder = CONF / ("dataset" if group == "out_dataset" else group)
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def overrides_among(arguments: list[str]) -> list[str]:
+    """What is typed as key=value; flags, and the values that follow them, are left out."""
+    flags = {position for position, argument in enumerate(arguments) if argument.startswith("-")}
+    values = {at + 1 for at in flags if arguments[at] in ("--config-dir", "-cd", "--cfg", "-c")}
+    return [argument for position, argument in enumerate(arguments) if position not in flags | values]
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:

@@ -2,13 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,7 +25,7 @@ from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
-from advvae.overrides import explain
+from advvae.overrides import explain, quoted
 from advvae.resuming import matrix_name, resumed_folder
 from advvae.settle import Settled, settle
 from advvae.shift_names import SHIFTS, shift_names
@@ -55,6 +56,18 @@ def register(arguments: list[str]) -> None:
     OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)  # jobs copy it
 
 
+def typed_config(composed: DictConfig) -> Config:
+    """The composed config as a plain object.
+
+    Raises:
+        UserError: a key that there is not, or a value that cannot be told.
+    """
+    try:
+        return _typed_config(composed, HydraConfig.get())
+    except InterpolationResolutionError as error:
+        raise UserError(explain(error)) from None
+
+
 def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settled:
     """The typed config in which every value counts.
 
@@ -62,10 +75,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
         UserError: a mistake in the values, or in what they name.
     """
     hydra_config = HydraConfig.get()
-    try:
-        config = _typed_config(composed, hydra_config)
-    except InterpolationResolutionError as error:
-        raise UserError(explain(error)) from None
+    config = typed_config(composed)
     if config.resume and in_sweep:  # it names the sweep, or auto found it
         config = replace(config, resume=str(folder) if runs.can_go_on(folder) else None)
     check(config)
@@ -77,8 +87,36 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
             logger.info("resume=auto: no unfinished run of this config has a checkpoint; a new one begins")
         config = replace(config, resume=str(folder) if found else None)
     settled = settle(config, _typed_keys(hydra_config))
-    check_targets(settled, config, _option_folders(hydra_config))
+    check_targets(settled, config, option_folders(hydra_config))
     return settled
+
+
+@contextmanager
+def composed(overrides: list[str], folders: Iterable[Path] = (), with_folder: bool = False) -> Iterator[DictConfig]:
+    """What Hydra composes of overrides, without a job of its own; within the block, HydraConfig is that of this config.
+
+    Args:
+        folders: of the user's own options.
+        with_folder: choose the folder of a run too; it is not made.
+
+    Raises:
+        UserError: a mistake in the overrides.
+    """
+    register([f"--config-dir={folder}" for folder in folders])
+    places = ",".join(quoted(f"file://{Path(folder).absolute()}") for folder in folders)
+    typed = [*overrides, f"hydra.searchpath=[{places}]"] if places else list(overrides)
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="advvae"):
+            config = compose("config", typed, return_hydra_config=True)
+        if with_folder:
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+        HydraConfig.instance().set_config(config)
+        yield config
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(explain(error)) from None
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 @contextmanager
@@ -163,7 +201,7 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
         if plain[group]["name"] == name:
             own = plain[group] if group == "out_dataset" else {"keep_classes": None, "drop_classes": None}
             return {**plain[group], **own}
-    folders = [folder / "dataset" for folder in _option_folders(hydra_config)]
+    folders = [folder / "dataset" for folder in option_folders(hydra_config)]
     path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if path is None:
         options = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
@@ -178,8 +216,8 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
     return {**DATASET_KEYS, **node, "name": name}
 
 
-def _option_folders(hydra_config: Any) -> list[Path]:
-    """Ours, and the user's own."""
+def option_folders(hydra_config: Any) -> list[Path]:
+    """Where the options of groups are: ours, and the user's own."""
     return [Path(source.path) for source in hydra_config.runtime.config_sources if source.path]
 
 
@@ -220,7 +258,7 @@ def _typed_keys(hydra_config: Any) -> set[str]:
     typed = {override.key_or_group.replace("/", ".") for override in overrides}
     named: list[Any] = [override.value() for override in overrides if override.key_or_group == "experiment"]
     experiments = [name for value in named if value for name in (value if isinstance(value, list) else [value])]
-    folders = [folder / "experiment" for folder in _option_folders(hydra_config)]
+    folders = [folder / "experiment" for folder in option_folders(hydra_config)]
     return typed.union(*(_keys_of_experiment(experiment, folders) for experiment in experiments))
 
 

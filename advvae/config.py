@@ -13,7 +13,8 @@ from advvae.shift_names import shift_names
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if p.is_dir())  # an installed wheel, or a checkout
 
-MODES = ("train", "test", "sample", "outlier", "screen", "matrix")
+MODES = ("train", "test", "sample", "outlier", "screen", "matrix", "export", "report", "list")
+WITHOUT_RUN = ("report", "list")  # those that answer, and make no run folder
 THEN = ("test", "sample", "outlier")  # the modes that may follow a training in the same job
 RECONSTRUCTION_METRICS = ("mse", "psnr", "ssim", "ms_ssim", "lpips")  # that `metrics` may ask for, in their order
 SAMPLE_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
@@ -46,6 +47,7 @@ DATASET_KEYS: dict[str, Any] = {  # of every dataset, beside the arguments of it
     "max_unreadable": 0.01,
     "normal": None,  # the classes that are normal, where the set has such
     "patients": None,  # the cohort whose patients it shares with other sets of this name
+    "licence": None,  # of its images
 }
 
 

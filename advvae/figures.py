@@ -66,24 +66,29 @@ def image_grid(images: torch.Tensor, path: Path) -> None:
 
 
 def reconstruction_grid(images: torch.Tensor, reconstructions: torch.Tensor, path: Path) -> None:
-    """Draw each original (B, C, H, W) in [-1, 1] above its reconstruction, in labelled pairs of rows."""
+    """Draw each original (B, C, H, W) in [-1, 1] above its reconstruction and their error, in labelled rows.
+
+    The error is |x - x̂|, mean over channels: black where they are equal, white from half of the range on.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     columns = min(8, len(images))
-    originals, reconstructions = to_pixels(images), to_pixels(reconstructions)
-    pairs = [
-        [to_pillow(tiles(part[start : start + columns], columns)) for part in (originals, reconstructions)]
-        for start in range(0, len(originals), columns)
+    errors = (images - reconstructions).abs().mean(1, keepdim=True).clamp(max=1) * 2 - 1
+    parts = {"original": images, "reconstruction": reconstructions, "error": errors}
+    pixels = {name: to_pixels(part) for name, part in parts.items()}
+    groups = [
+        [to_pillow(tiles(part[start : start + columns], columns)) for part in pixels.values()]
+        for start in range(0, len(images), columns)
     ]
-    width, height = pairs[0][0].size
+    width, height = groups[0][0].size
     font = ImageFont.load_default(size=13)
     margin = 16 + math.ceil(font.getlength("reconstruction"))
-    pitch = 2 * height + 3 * GAP
-    canvas = Image.new("RGB", (margin + width, len(pairs) * pitch - 3 * GAP), "white")
+    pitch = len(parts) * (height - GAP) + 4 * GAP
+    canvas = Image.new("RGB", (margin + width, len(groups) * pitch - 3 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
-    for row, pair in enumerate(pairs):
-        for place, (name, strip) in enumerate(zip(("original", "reconstruction"), pair, strict=True)):
-            top = row * pitch + place * (height - GAP)  # the pair shares one gap, so that it reads as a pair
+    for row, group in enumerate(groups):
+        for place, (name, strip) in enumerate(zip(parts, group, strict=True)):
+            top = row * pitch + place * (height - GAP)  # they share gaps, so that they read as a group
             canvas.paste(strip, (margin, top))
             draw.text((margin - 8, top + height // 2), name, fill="black", font=font, anchor="rm")
     canvas.save(with_folder(path))

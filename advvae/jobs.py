@@ -9,9 +9,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advvae.building import build, build_source, select_device, trained_networks
+from advvae.building import build, build_objective, build_source, select_device, trained_networks
 from advvae.config import SAMPLE_METRICS, Config
 from advvae.data.source import Form, is_private
+from advvae.provenance import record_split, record_start
 from advvae.resuming import tell_changes
 from advvae.runs import Run
 from advvae.settle import Settled
@@ -54,21 +55,7 @@ class Job:
 
     @cached_property
     def objective(self) -> "Objective":
-        from advvae.losses import ADVERSARIAL, Objective
-
-        config = self.config
-        return Objective(
-            build("loss", config.loss),
-            config.kld_weight_of_mean,
-            config.recon_weight,
-            config.gen_weight,
-            feature_weight=config.feature_weight,
-            free_bits=config.free_bits,
-            adversarial=ADVERSARIAL[config.adversarial],
-            gradient_penalty=config.penalty,
-            augment=tuple(config.augment),
-            adaptive_weight=config.adaptive_weight,
-        )
+        return build_objective(self.config)
 
     @cached_property
     def source(self) -> Any:
@@ -172,6 +159,11 @@ class Job:
         return run / f"sampler-{stem}.pt"
 
     @property
+    def weights_folder(self) -> Path:
+        """The folder of the run whose weights were loaded."""
+        return self._weights[0]
+
+    @property
     def _weights(self) -> tuple[Path, str]:
         """The folder of the run whose weights were loaded, and what their file is called there."""
         loaded = self.checkpoint or self.discriminator
@@ -191,7 +183,8 @@ class Job:
         from advvae.outlier.detector_file import ABSENT
 
         config = self.config
-        values = {name: getattr(config, name) for name in ("dataset", "size", "crop", "loss")}
+        values = {name: getattr(config, name) for name in ("size", "crop", "loss")}
+        values["dataset"] = {name: value for name, value in config.dataset.items() if name != "licence"}
         values["seed"] = self.fit_seed
         weights = {name: getattr(config, name) for name in ("kld_weight", "recon_weight", "kld_unit", "adversarial")}
         identity = checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
@@ -208,6 +201,7 @@ class Job:
         key = json.dumps(node), split
         if key not in self._splits:
             self._splits[key] = self._load(node, split)
+            record_split(self.folder, self._splits[key])
         return self._splits[key]
 
     def _load(self, node: dict[str, Any], split: str) -> "Split":
@@ -265,6 +259,7 @@ def open_job(settled: Settled, run: Run, resources: ExitStack) -> Job:
     if settled.checkpoint and config.mode == "train":
         tell_changes(config, settled.checkpoint)
     run.begin()
+    record_start(job.folder)
     run.write_config(config, checksums(settled))
     seed_all(config.seed)
     if config.deterministic:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from advvae import composing, matrix, modes, ranks
+from advvae import answers, composing, matrix, modes, ranks
 from advvae.cli import read_arguments
 from advvae.config import CONF
 from advvae.errors import UserError
@@ -24,6 +24,7 @@ MODES = {
     "outlier": modes.outlier,
     "screen": modes.screen,
     "matrix": matrix.matrix,
+    "export": modes.export,
 }
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,10 @@ def _command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what went wrong, to be told here
     composing.register(sys.argv[1:])
     with composing.mistakes_told():
-        run()
+        if answers.is_question(sys.argv[1:]):
+            answers.answer(sys.argv[1:])
+        else:
+            run()
 
 
 if __name__ == "__main__":

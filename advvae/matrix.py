@@ -20,6 +20,7 @@ from advvae.comparing import differing
 from advvae.config import CONF, Config
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
+from advvae.report import write_page
 from advvae.resuming import resumed_folder
 from advvae.settle import NETWORK_KEYS, settle
 from advvae.targets import check_targets
@@ -140,6 +141,7 @@ def _run(job: Job, config: Config, folder: Path) -> None:
         if scores:
             _audit(own, job.config.nodes)
         run.finish()
+    write_page(folder)
 
 
 def _overrides(job: Job, config: Config) -> list[str]:

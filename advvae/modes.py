@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.building import build_networks
-from advvae.config import SAMPLE_METRICS, expanded
+from advvae.config import FLAT_KEYS, SAMPLE_METRICS, expanded
 from advvae.errors import UserError
 from advvae.jobs import Job
 from advvae.ready import ready_detector, sampled_latents
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from advvae.data import Split
     from advvae.models import AdversarialVAE
+    from advvae.outlier.detector import Detector
 
 logger = logging.getLogger(__name__)
+
+OF_A_COMMAND = ("data_dir", "output_dir", "checkpoint", "discriminator_checkpoint", "device", "alpha", "scores", "fuse")
+TRAINED = set(FLAT_KEYS) - {*OF_A_COMMAND, "baselines"}  # keys that an exported model takes from its training
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -179,6 +183,41 @@ def latent_pictures(job: Job, networks: "AdversarialVAE", latents: "Tensor") -> 
         **draw_latent_pictures(networks, validation, batch_size=config.batch_size, folder=folder, **reading),
         **draw_neighbours(samples, validation, train, path=folder / "neighbours.png", **reading),
     }
+
+
+def export(job: Job) -> dict[str, Any]:
+    """`mode=export`: the networks and scores for other programs, with a model card."""
+    from advvae import exporting
+    from advvae.checkpoint import sha256
+    from advvae.model_card import model_card
+    from advvae.outlier.detector import save_detector
+    from advvae.weights import WEIGHTS
+
+    exporting.check_packages()
+    assert job.checkpoint is not None
+    job.config = replace(job.config, device="cpu", baselines=False)  # whose pixel_knn would hold training images
+    networks, path = job.trained_networks(), job.checkpoint.path
+    detector = available_detector(job, networks)
+    as_trained = replace(job.config, **{k: v for k, v in job.checkpoint.config.items() if k in TRAINED})
+    card = model_card(as_trained, job.weights_folder, sha256(path))
+    found = exporting.export(job.folder, as_trained, networks, job.objective, detector, card)
+    if detector is not None:
+        public = replace(job, config=replace(job.config, dataset=exporting.public(as_trained)["dataset"]))
+        own = job.identity()
+        identity = public.identity() | ({"images": own["images"]} if "images" in own else {})  # of where the set is
+        identity.pop("discriminator_checkpoint_sha256", None)  # all weights are in one file
+        identity["checkpoint_sha256"] = sha256(job.folder / WEIGHTS)
+        save_detector(job.folder / exporting.DETECTOR, detector, identity)
+    return found
+
+
+def available_detector(job: Job, networks: "AdversarialVAE") -> "Detector | None":
+    """The fitted scores; None where there are no images to fit them on, which is said."""
+    try:
+        return ready_detector(job, networks)
+    except UserError as error:
+        logger.warning(f"the scores are left out: {error}")
+        return None
 
 
 def outlier(job: Job) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What an override shows by itself, told before anything is composed; and what Hydra says of overrides, in one line."""
 
 import re
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -103,3 +104,28 @@ def explain(error: Exception) -> str:
     line = line.replace("str is not a ListConfig, list or tuple.", "it takes a list, as in key=[a,b]")
     key = re.search(r"full_key: (?!hydra\.)(\S+)", text)
     return f"{key[1]}: {line}" if key and key[1] not in line else line
+
+
+def as_overrides(keys: dict[str, Any]) -> list[str]:
+    """Keys with Python values as they are typed on the command line."""
+    return [f"{key}={typed(value)}" for key, value in keys.items()]
+
+
+def typed(value: Any) -> str:
+    """A value as Hydra's grammar of overrides reads it back."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{typed(part)}" for name, part in value.items()) + "}"
+    return quoted(value) if isinstance(value, str | Path) else str(value)
+
+
+def quoted(path: Path | str) -> str:
+    """A path as Hydra's override grammar reads it back."""
+    text = str(path)
+    plain = text.isascii() and all(character.isalnum() or character in "/._-" for character in text)
+    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -16,8 +16,9 @@ from advvae.cli import config_dirs
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
 from advvae.memory import shortage_told
-from advvae.runs import flat
-from advvae.settle import quoted
+from advvae.overrides import quoted
+from advvae.report import write_page
+from advvae.runs import REPORT, flat
 from advvae.sweep_resume import finished_job
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
     resumed = goes_on and runs.can_go_on(folder)
     again = goes_on and (in_sweep or composed.resume == "auto")  # whose folders are known to be a run's of ours
     opened = runs.open_run(folder, output_dir, overrides, resumed, in_sweep, again)
-    with opened as run_folder, ExitStack() as resources, way_on_told(composed.mode, folder, in_sweep):
-        settled = composing.settled_config(composed, folder, in_sweep)
-        resources.enter_context(ranks.followed(settled, folder, modes))
-        job = open_job(settled, run_folder, resources)
-        with shortage_told():
-            run_modes(job, modes)
-        run_folder.finish()
+    run_folder = None
+    try:
+        with opened as run_folder, ExitStack() as resources, way_on_told(composed.mode, folder, in_sweep):
+            settled = composing.settled_config(composed, folder, in_sweep)
+            resources.enter_context(ranks.followed(settled, folder, modes))
+            job = open_job(settled, run_folder, resources)
+            with shortage_told():
+                run_modes(job, modes)
+            run_folder.finish()
+    finally:
+        if run_folder is not None and run_folder.begun and folder.is_dir():  # which an error may have removed
+            write_page(folder)
     report(job)
     return objective(job.config.objective, run_folder.metrics)
 
@@ -117,7 +123,7 @@ def track(job: Job, mode: str, metrics: dict[str, Any]) -> None:
     epoch = job.checkpoint.training.epoch if job.checkpoint and job.checkpoint.training else 0
     headline = {name: value for name, value in metrics.items() if name != "sets"}  # those of each set fill files
     job.tracker.log({name: value for name, value in flat(headline).items() if isinstance(value, int | float)}, epoch)
-    for name in PICTURES[mode]:
+    for name in PICTURES.get(mode, ()):
         if (picture := job.folder / f"{name}.png").is_file():
             job.tracker.image(name, picture, epoch)
 
@@ -140,6 +146,8 @@ def report(job: Job) -> None:
     if "scores" in metrics:
         console.print(_score_table(metrics))
     logger.info(f"run folder: {job.folder}")
+    if (page := job.folder / REPORT).is_file():
+        logger.info(f"report: {page}")
 
 
 DETAILED = ("auroc", "scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own

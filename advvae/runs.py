@@ -19,6 +19,7 @@ from advvae.errors import UserError
 from advvae.files import remove_unfinished, replacing
 
 LOCK = ".lock"
+PROVENANCE, REPORT = "provenance.json", "report.html"  # files of every run, see provenance.py and report/
 SHARED = 0o666  # of its file: other users may ask whether it is held
 PATIENCE = 0.5  # seconds: who only asks whether a folder is held keeps it for less
 UNFINISHED = ("running", "failed", "interrupted")
@@ -75,7 +76,7 @@ class Run:
 
     def has_results(self) -> bool:
         """Whether anything stands in the folder that the run was opened for."""
-        opened = {"config.yaml", ".hydra", "metrics.json", "advvae.log", LOCK}
+        opened = {"config.yaml", ".hydra", "metrics.json", "advvae.log", PROVENANCE, REPORT, LOCK}
         return any(entry.name not in opened for entry in self.folder.iterdir())
 
     def _seconds(self) -> float:
@@ -281,7 +282,7 @@ def checkpoint_file(key: str, place: str) -> Path:
         raise UserError(f"{key}={place}: there is nothing there; name the folder of a training run, or a .pt file")
     if not (path / "checkpoints").is_dir() and any(path.glob("*/metrics.json")):
         path = best_job(path)
-    for file in (path / "checkpoints" / "best.pt", path / "best.pt"):
+    for file in (path / "checkpoints" / "best.pt", path / "best.pt", path / "model.safetensors"):
         if file.is_file():
             return file.resolve()
     raise UserError(f"{key}={path} holds no checkpoints/best.pt: name the folder of a training run, or a .pt file")

@@ -13,6 +13,7 @@ from advvae.checks import check, check_typed_of_matrix
 from advvae.completing import check_fixed, check_window, complete, group_node
 from advvae.config import Config
 from advvae.errors import UserError
+from advvae.overrides import quoted
 from advvae.resuming import resumed_folder, settle_resume
 
 if TYPE_CHECKING:
@@ -144,10 +145,3 @@ def _check_same_images(config: Config, discriminator: "Checkpoint") -> None:
             raise UserError(
                 f"discriminator_checkpoint: {discriminator.path} is for {name}={there}, the rest for {here}"
             )
-
-
-def quoted(path: Path) -> str:
-    """A path as Hydra's override grammar reads it back."""
-    text = str(path)
-    plain = all(character.isalnum() or character in "/._-" for character in text)
-    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

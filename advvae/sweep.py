@@ -28,6 +28,7 @@ def write_summary(folder: Path) -> Path:
     of their values has a job, it holds heat maps of `val_loss` and of each score's AUROC, which are means over seeds
     where these were swept too. If one key was, and jobs have outlier scores, it is a heat map of values by scores.
     """
+    from advvae.report.sweep_page import write_sweep_report
     from advvae.sweep_pictures import draw_summary
 
     path = Path(folder) / "summary.csv"
@@ -41,6 +42,7 @@ def write_summary(folder: Path) -> Path:
             with replacing(path.with_suffix(".md")) as unfinished:
                 unfinished.write_text(table, encoding="utf-8")
         draw_summary(rows, path.with_suffix(".png"))
+        write_sweep_report(path.parent)
     return path
 
 

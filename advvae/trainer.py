@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from advvae import distributed, figures
-from advvae.checkpoint import Checkpoint, Training, parts_of
+from advvae.checkpoint import Checkpoint, Training
 from advvae.checkpoint_folder import best_of, newest_whole, prune, put_damaged_aside, write_checkpoints
 from advvae.config import Config
 from advvae.data import Split
@@ -31,6 +31,7 @@ from advvae.sampler import draw_samples
 from advvae.stepping import Stepper
 from advvae.stopping import Interrupted, Stop, stops_noted
 from advvae.tracking import Tracker
+from advvae.weights import parts_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from advvae.report import page
 from tests.command import Command
 
 # With a second thread, tests' small tensors mostly wait: for minutes where another test runs beside them.
@@ -33,6 +34,7 @@ def advvae(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     if request.node.get_closest_marker("drawn") is None:
         monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Image.new("L", (1, 1)).save(path))
+        monkeypatch.setattr(page, "chart_library", lambda: "")  # two megabytes in the page of each run
     return Command(tmp_path, shared_data_dir, capsys)
 
 

@@ -38,7 +38,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-ALWAYS = {"config.yaml", ".hydra/overrides.yaml", "advvae.log", "metrics.json"}
+ALWAYS = {"config.yaml", ".hydra/overrides.yaml", "advvae.log", "metrics.json", "provenance.json", "report.html"}
 
 
 @pytest.mark.drawn

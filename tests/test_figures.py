@@ -61,16 +61,16 @@ def test_grid_goes_row_by_row_in_whole_enlarged_pixels(tmp_path: Path) -> None:
     assert centres == [0, 64, 128, 191, 255, 255]  # the sixth place is empty: white
 
 
-def test_reconstructions_stand_below_their_originals(tmp_path: Path) -> None:
+def test_reconstructions_and_errors_stand_below_their_originals(tmp_path: Path) -> None:
     originals = torch.linspace(-1, 0.5, 10).reshape(10, 1, 1, 1).expand(10, 1, 64, 64)
     figures.reconstruction_grid(originals, originals + 0.4, tmp_path / "grid.png")
     grid = pixels_of(tmp_path / "grid.png")
     left = grid.shape[1] - (8 * 68 + 4) + 36  # centre of the first of eight columns
-    pitch = 2 * 72 + 12  # a pair of rows and the gap below it
+    pitch = 3 * 68 + 16  # three rows and the gap below them
     for i in range(10):
         x, y = left + 68 * (i % 8), 36 + pitch * (i // 8)
         expected = figures.to_pixels(torch.stack([originals[i], originals[i] + 0.4]))[:, 0, 0, 0]
-        assert grid[[y, y + 68], x, 0].tolist() == expected.tolist()
+        assert grid[[y, y + 68, y + 136], x, 0].tolist() == [*expected.tolist(), 102]  # 0.4 of 255
     assert (grid[:, : left - 40] < 128).any()  # the rows' names
 
 

@@ -1,17 +1,22 @@
 """What the README shows is run as it stands there."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from advvae.cli import FLAG_KEYS, FLAG_MODES
 from advvae.config import CONF
 from tests.command import TINY, Command
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```\w+\n# (\S+)\n(.*?)```", README, re.DOTALL)  # their first line names the file
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith(("    advvae", "    python -m advvae"))]
 
@@ -46,8 +51,27 @@ def test_a_score_from_outside_the_package(written: Command) -> None:
     assert set(json.loads((result.folder / "metrics.json").read_text())["scores"]) == {"loss", "spread"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["use.py", "detector.py"])
+def test_examples_in_python_run_as_they_stand(written: Command, name: str) -> None:
+    (written.cwd / "scans").mkdir()
+    Image.new("L", (20, 20), 99).save(written.cwd / "scans" / "grey.png")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ADVVAE_DATA": str(written.data_dir)}
+    command = [sys.executable, name]
+    ended = subprocess.run(command, cwd=written.cwd, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
+
+
 def test_examples_are_ten_lines_at_most() -> None:
-    assert {name for name, _ in BLOCKS} >= {"my_data.py", "my_model.py", "my_loss.py", "my_score.py"}
+    assert {name for name, _ in BLOCKS} >= {
+        "my_data.py",
+        "my_model.py",
+        "my_loss.py",
+        "my_score.py",
+        "use.py",
+        "detector.py",
+    }
     for name, content in BLOCKS:
         assert len([line for line in content.splitlines() if line.strip()]) <= 10, name
 

@@ -114,7 +114,7 @@ def test_two_swept_keys_give_a_heat_map_per_metric_with_axes_in_order(
     )
     assert (grid / "summary.png").read_bytes().startswith(b"\x89PNG")
     left = sorted(path.name for path in grid.iterdir() if path.is_file() and path.suffix != ".lock")
-    assert left == ["summary.csv", "summary.md", "summary.png"]
+    assert left == ["report.html", "summary.csv", "summary.md", "summary.png"]
 
 
 def test_no_heat_map_while_the_grid_has_a_hole(tmp_path: Path) -> None:

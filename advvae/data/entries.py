@@ -9,6 +9,7 @@ not among them, where something is not). What grows with the number of images st
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Prepared:
     numbers: (N,) int64, rising: the numbers that these images have among all of the source.
     source_groups, source_names: (n_source,) those of all images of the source, as in Items; None = there are none.
     left_out: what is missing.
+    sha256: of the checksums of all its files.
     doubts: lines on what speaks against the window that the images were prepared with.
     """
 
@@ -61,6 +63,7 @@ class Prepared:
     source_names: Sequence[str] | None
     left_out: LeftOut
     doubts: Sequence[str]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def load_entry(folder: Path, home: Path | None = None) -> Prepared | None:
         left_out = LeftOut(folder / "left_out.csv", len(labels), unreadable, facts["n_others"], facts["n_bad_masks"])
         doubts = [str(doubt) for doubt in facts["doubts"]]
         classes = facts["classes"]
+        sha256 = hashlib.sha256((folder / SEALS).read_bytes()).hexdigest()
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     numbers = np.delete(np.arange(len(labels)), [number for number, *_ in unreadable])
@@ -142,6 +146,7 @@ def load_entry(folder: Path, home: Path | None = None) -> Prepared | None:
         names,
         left_out,
         doubts,
+        sha256,
     )
 
 

@@ -37,11 +37,12 @@ class Split:
     rows: (n,) int64, this split's rows of `images`.
     official_split: the official split that `rows` number; "train" for a validation split that was cut from it.
     labels, classes, paths, groups, names: as in Items, of these n images.
-    masks: (N, H, W) uint8, in memory or memory-mapped, of all images of the official split as `images` is: 0 where an
-        image is normal, 1 where it is anomalous, 2 where that is not known. None = it is known of no image.
+    masks: (N, H, W) uint8, of all images of the official split as `images` is: 0 where an image is normal, 1 where it
+        is anomalous, 2 where that is not known. None = it is known of no image.
     transform: what `batches` does to each batch: (images (B, C, H, W) float32 in [-1, 1], their rows (B,) int64 on the
         CPU) -> images. It must treat each image by itself. None = nothing.
     crop: side in pixels of the square that `batches` cuts out of each image, after `transform`. None = whole images.
+    sha256: of the checksums of the official split's files. None = it was not prepared.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Split:
     transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     crop: int | None = None
     names: Sequence[str] | None = None
+    sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -247,6 +249,7 @@ def all_prepared(prepared: Prepared, name: str, split: str, official: str) -> Sp
         prepared.groups,
         prepared.masks,
         names=prepared.names,
+        sha256=prepared.sha256,
     )
 
 

@@ -60,6 +60,10 @@ class TorchvisionSource:
     def splits(self) -> Sequence[str]:
         return list(self.arguments)
 
+    def is_present(self, split: str, data_dir: Path) -> bool:
+        """Whether there is something for each of the split's patterns."""
+        return all(any((data_dir / self.folder).glob(pattern)) for pattern in self.patterns[split])
+
     def files(self, split: str, data_dir: Path) -> list[Path]:
         root = data_dir / self.folder
         return sorted(path for pattern in self.patterns[split] for path in root.glob(pattern))
@@ -78,7 +82,7 @@ class TorchvisionSource:
     def open(self, split: str, data_dir: Path) -> Any:
         """The class's object, or None when files are missing. Raises UserError for broken ones."""
         root = data_dir / self.folder
-        if not all(any(root.glob(pattern)) for pattern in self.patterns[split]):
+        if not self.is_present(split, data_dir):
             return None
         kind = self.kind()
         try:

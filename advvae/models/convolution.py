@@ -25,7 +25,7 @@ class Conv2d(nn.Conv2d):
     """nn.Conv2d of square kernels, strides and paddings, without groups or dilation."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.device.type != "cpu":
+        if _is_left_to_pytorch(images):
             return super().forward(images)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         if self.out_channels <= THIN and stride == 1:  # without a stride, gathering is scattering by the turned kernel
@@ -39,7 +39,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """nn.ConvTranspose2d of square kernels, strides and paddings, without groups or dilation."""
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if images.device.type != "cpu" or output_size is not None:
+        if _is_left_to_pytorch(images) or output_size is not None:
             return super().forward(images, output_size)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         sides = [
@@ -64,7 +64,12 @@ def _played(function: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, *g
 
 def flatten(maps: Tensor) -> Tensor:
     """maps.flatten(1), whose gradient comes back channels last: in another layout, it makes what it meets slow."""
-    return _Flatten.apply(maps)
+    return maps.flatten(1) if _is_left_to_pytorch(maps) else _Flatten.apply(maps)
+
+
+def _is_left_to_pytorch(maps: Tensor) -> bool:
+    """Another device, or a graph on its way to another runtime, which has convolutions of its own."""
+    return maps.device.type != "cpu" or torch.compiler.is_exporting()
 
 
 class _Flatten(torch.autograd.Function):

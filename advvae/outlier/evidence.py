@@ -131,7 +131,7 @@ class Evidence:
         if not hasattr(discriminator, "features"):
             raise UserError(f"a score asks for {FEATURES}, and none was found: set discriminator_checkpoint=<file>")
         features = discriminator.features(images)
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != images.shape[0]:
             n = len(images)
             raise UserError(
                 f"features() of the discriminator gave {described(features)} for {n} images: return a tensor ({n}, F), "
