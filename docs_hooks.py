@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from mkdocs.structure.files import File, Files
 
+from advvae.catalogue import first_comment
 from advvae.config import CONF, FLAT_KEYS, GROUPS
 
 ROOT = Path(__file__).parent
@@ -45,7 +46,10 @@ def config_reference() -> str:
             lines += ["The same options as `dataset`.", ""]
             continue
         lines += ["| option | |", "|---|---|"]
-        lines += [f"| `{path.stem}` | {_cell(_first_comment(path))} |" for path in sorted(folder.glob("*.yaml"))]
+        lines += [
+            f"| `{path.stem}` | {_cell(first_comment(path.read_text(encoding='utf-8')))} |"
+            for path in sorted(folder.glob("*.yaml"))
+        ]
         lines.append("")
     lines += ["## Flat keys", "", "| key | default | meaning |", "|---|---|---|"]
     for name, metadata in FLAT_KEYS.items():
@@ -55,11 +59,6 @@ def config_reference() -> str:
             f"| `{name}` | `{_cell(default[1]) if default else ''}` | {_cell(metadata['meaning'] + choices)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _first_comment(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
 
 
 def _cell(text: str) -> str:

@@ -107,10 +107,15 @@ def _options(group: str, folders: Sequence[Path]) -> list[tuple[str, tuple[str, 
     found = {}
     for path in (path for folder in folders for path in sorted((folder / group).glob("*.yaml"))):
         text = path.read_text(encoding="utf-8")
-        lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line]
         node = yaml.safe_load(text) or {}
-        found[path.stem] = (lines[0] if lines else "", node if isinstance(node, dict) else {})
+        found[path.stem] = (first_comment(text), node if isinstance(node, dict) else {})
     return sorted(found.items())
+
+
+def first_comment(text: str) -> str:
+    """What an option's file says of it in its first line; "" where it says nothing."""
+    comments = (line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line)
+    return next(comments, "")
 
 
 def _splits_and_presence(name: str, node: Mapping[str, Any], data_dir: Path) -> tuple[str, bool]:
