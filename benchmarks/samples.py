@@ -2,7 +2,7 @@
 
     python -m benchmarks.samples screening      # each means alone, MNIST, 2 minutes, one seed
     python -m benchmarks.samples final          # plain, defaults, the best means, the recipe: 4 minutes, 3 seeds
-    python -m benchmarks.samples final dataset=folder dataset.root=cifar10
+    python -m benchmarks.samples final dataset=folder dataset.root=cifar10 size=32
     python -m benchmarks.samples picture        # docs/sharper.png: samples of three rows of `final`
 
 Each row is trained by its own command for the same time, on one core, as many side by side as there are cores, and
