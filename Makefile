@@ -1,10 +1,11 @@
-# make demo: see it work. make test: check it. Both set up .venv first. Another Python: make PYTHON=python3.12 install
+# make demo: see it work. make test: check it. Each sets up .venv first. Another Python: make PYTHON=python3.12 install
 PYTHON ?= python3
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 ADVVAE := $(VENV_PYTHON) -m advvae
 INSTALLED := $(VENV)/.installed
-LAUNCHERS := $(VENV)/.launchers
+SLOW := $(VENV)/.slow
+DOCS := $(VENV)/.docs
 # Two processes of one thread each: two threads on tests' small tensors wait for each other most of the time.
 PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --quiet --numprocesses 2
 DEMO := outputs/demo
@@ -27,8 +28,8 @@ $(INSTALLED): pyproject.toml
 	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-$(LAUNCHERS): $(INSTALLED)
-	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev,joblib,submitit,optuna,ray]'
+$(SLOW) $(DOCS): $(VENV)/.%: $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 lint: $(INSTALLED) ## check style and layout of the code (ruff)
@@ -41,11 +42,12 @@ types: $(INSTALLED) ## check types (mypy)
 test: lint types ## lint, types, and all tests but the slow ones
 	$(PYTEST)
 
-test-all: lint types $(LAUNCHERS) ## the same with the slow tests: launchers, wheels, long training
+test-all: lint types $(SLOW) ## the same with the slow tests: launchers, wheels, long training
 	$(PYTEST) -m ''
 
-docs: $(INSTALLED) ## build the documentation into outputs/site, strictly
+docs: $(DOCS) ## build the documentation into outputs/site, strictly
 	$(VENV_PYTHON) -m mkdocs build
+	@echo 'outputs/site is ready. To read it at http://localhost:8000: $(VENV_PYTHON) -m http.server -d outputs/site'
 
 bench: $(INSTALLED) ## measure images/s against the machine's limits and a textbook loop; reads MNIST (ADVVAE_DATA)
 	$(VENV_PYTHON) -m benchmarks.throughput

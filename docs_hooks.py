@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mkdocs.structure.files import File, Files
 
-from advvae.catalogue import first_comment
-from advvae.config import CONF, FLAT_KEYS, GROUPS
+from advvae.conf_text import default_options, first_comment, flat_defaults, group_keys, option_files
+from advvae.config import FLAT_KEYS, GROUPS
 
 ROOT = Path(__file__).parent
 
@@ -28,9 +27,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def config_reference() -> str:
-    """Every group with its options, and every flat key with default, meaning and choices."""
-    text = (CONF / "config.yaml").read_text(encoding="utf-8")
-    chosen = {k: v for item in yaml.safe_load(text)["defaults"] if isinstance(item, dict) for k, v in item.items()}
+    """Every group with its options and their keys, and every flat key with default, meaning and choices."""
     lines = [
         "# Keys and groups",
         "",
@@ -40,29 +37,42 @@ def config_reference() -> str:
         "",
     ]
     for group in GROUPS:
-        lines += [f"### {group}", "", f"Default: `{group}={chosen[group] or 'null'}`.", ""]
-        folder = CONF / ("dataset" if group == "out_dataset" else group)
-        if group == "out_dataset":
-            lines += ["The same options as `dataset`.", ""]
-            continue
-        lines += ["| option | |", "|---|---|"]
-        lines += [
-            f"| `{path.stem}` | {_cell(first_comment(path.read_text(encoding='utf-8')))} |"
-            for path in sorted(folder.glob("*.yaml"))
-        ]
-        lines.append("")
+        lines += _group(group)
     lines += ["## Flat keys", "", "| key | default | meaning |", "|---|---|---|"]
+    defaults = flat_defaults()
     for name, metadata in FLAT_KEYS.items():
-        default = re.search(rf"^{name}: (.*?) #", text, re.MULTILINE)
         choices = f" Choices: {', '.join(metadata['choices'])}." if metadata["choices"] else ""
-        lines.append(
-            f"| `{name}` | `{_cell(default[1]) if default else ''}` | {_cell(metadata['meaning'] + choices)} |"
-        )
+        lines.append(f"| `{name}` | {_code(defaults[name])} | {_cell(metadata['meaning'] + choices)} |")
     return "\n".join(lines) + "\n"
 
 
+def _group(group: str) -> list[str]:
+    lines = [f"### {group}", "", f"Default: `{group}={default_options()[group] or 'null'}`.", ""]
+    if group == "out_dataset":
+        lines += ["The same options as `dataset`, with the same keys.", ""]
+    else:
+        lines += ["| option | |", "|---|---|"]
+        for path in option_files(group):
+            lines.append(f"| `{path.stem}` | {_cell(first_comment(path.read_text(encoding='utf-8')))} |")
+        lines.append("")
+    if keys := [key for key in group_keys() if key.name.startswith(f"{group}.")]:
+        lines += ["| key | of | default | meaning |", "|---|---|---|---|"]
+        for name, default, meaning, options in keys:
+            having = ", ".join(f"`{option}`" for option in options) or "all"
+            lines.append(f"| `{name}` | {having} | {_code(default)} | {_cell(meaning)} |")
+        lines.append("")
+    return lines
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Words in a table, as they stand: only what is between backticks is code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([_*\[\]|])", r"\\\1", part.replace("<", "&lt;")) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _without_code_links(text: str) -> str:

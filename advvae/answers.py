@@ -9,9 +9,13 @@ from advvae.config import WITHOUT_RUN, Config
 from advvae.errors import UserError
 from advvae.sweep_rows import job_folders
 
+OF_HYDRA = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")  # flags that Hydra answers
+
 
 def is_question(arguments: list[str]) -> bool:
-    """Whether what was typed asks for one of these modes."""
+    """Whether what was typed asks for one of these modes, and not for Hydra's own answer, such as --cfg job."""
+    if any(argument.partition("=")[0] in OF_HYDRA for argument in arguments):
+        return False
     typed = [argument.partition("=")[2] for argument in arguments if argument.startswith("mode=")]
     return bool(typed) and not set(typed[-1].split(",")).isdisjoint(WITHOUT_RUN)
 
@@ -34,22 +38,23 @@ def answer(arguments: list[str]) -> None:
 
 
 def report(config: Config) -> Path:
-    """Build the page of the run or sweep that `checkpoint` names anew, of a sweep those of its jobs too.
+    """Build the page of the run or sweep that `checkpoint` names anew; of a sweep its jobs' and its summary too.
 
     Raises:
         UserError: there is no such run.
     """
+    from advvae.progress import watched
     from advvae.report.run_page import write_report
-    from advvae.report.sweep_page import write_sweep_report
+    from advvae.sweep import write_summary
 
     folder = _reported_folder(config)
     jobs = [] if runs.read_config(folder) else job_folders(folder)  # a matrix has folders within, and is a run
     if not jobs:
         return write_report(folder)
-    for job in jobs:
+    for job in watched(jobs, "pages", len(jobs)):
         if runs.read_config(job):  # others have not begun
             write_report(job)
-    return write_sweep_report(folder)
+    return write_summary(folder).with_name(runs.REPORT)
 
 
 def _reported_folder(config: Config) -> Path:

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +11,7 @@ import yaml
 
 from advvae import runs
 from advvae.checks import PLACES
+from advvae.conf_text import first_comment
 from advvae.config import MODES, Config
 from advvae.errors import UserError
 
@@ -22,7 +25,11 @@ SHOWN = 3  # of them
 
 
 class Dataset(NamedTuple):
-    """An option of `dataset`. `place`: what says where a user's own images are, such as dataset.root."""
+    """An option of `dataset`.
+
+    present: whether its files are there; None = its source, one of the user's own, does not tell.
+    place: what says where a user's own images are, such as dataset.root.
+    """
 
     name: str
     about: str
@@ -30,7 +37,7 @@ class Dataset(NamedTuple):
     size: str
     splits: str
     licence: str
-    present: bool
+    present: bool | None
     place: str
 
 
@@ -62,13 +69,13 @@ def show(config: Config, folders: Sequence[Path]) -> None:
         console.print(_table(f"{group}=", ("name", "what it is"), [(name, about) for name, (about, _) in options]))
     own = [name for name in SCORES if name not in BASELINES]
     console.print(f"[bold]scores=[/bold] {', '.join([*own, FUSED])}; baselines {', '.join(BASELINES)}")
-    finished = list(finished_runs(Path(config.output_dir)))
-    rows = [(run.mode, run.dataset, run.measured, str(run.folder)) for run in finished[:MOST_RUNS]]
+    newest = list(islice(finished_runs(Path(config.output_dir)), MOST_RUNS + 1))
+    rows = [(run.mode, run.dataset, run.measured, str(run.folder)) for run in newest[:MOST_RUNS]]
     console.print(_table("finished runs, newest first", ("mode", "dataset", "measured", "folder"), rows))
     if not rows:
         print(f"none below output_dir={config.output_dir}")
-    if len(finished) > MOST_RUNS:
-        print(f"and {len(finished) - MOST_RUNS} older ones below {config.output_dir}")
+    if len(newest) > MOST_RUNS:
+        print(f"and older ones below {config.output_dir}")
 
 
 def datasets(folders: Sequence[Path], data_dir: Path) -> Iterator[Dataset]:
@@ -77,20 +84,27 @@ def datasets(folders: Sequence[Path], data_dir: Path) -> Iterator[Dataset]:
         place = next((f"dataset.{key}=" for key in PLACES.get(str(node.get("_target_")), ())), "")
         splits, present = _splits_and_presence(name, node, data_dir)
         channels, size = (str(node.get(key) or "any") for key in ("channels", "size"))
-        yield Dataset(name, about, channels, size, splits, node.get("licence") or "", present and not place, place)
+        yield Dataset(name, about, channels, size, splits, node.get("licence") or "", present, place)
 
 
 def finished_runs(output_dir: Path) -> Iterator[FinishedRun]:
-    """The runs below a folder that came to their end, sweeps too, the newest first."""
+    """The runs below a folder that came to their end, sweeps too, newest first; each is read when asked for."""
     found = [path for mode in MODES for path in output_dir.glob(f"{mode}/*/*/metrics.json")]
     found += output_dir.glob("sweeps/*/summary.csv")
     for file in sorted(found, key=lambda path: path.parent.name, reverse=True):
         folder = file.parent
         if file.name == "summary.csv":
-            jobs = sum(1 for _ in folder.glob("*/metrics.json"))
-            yield FinishedRun("sweep", "", folder, f"{jobs} jobs")
+            yield FinishedRun("sweep", "", folder, _sweep_in_short(folder))
         elif (metrics := runs.read_metrics(folder)).get("status") == "finished":
             yield FinishedRun(folder.parent.parent.name, folder.parent.name, folder, in_short(metrics))
+
+
+def _sweep_in_short(folder: Path) -> str:
+    """How many jobs a sweep has, and the lowest `val_loss` among those that finished with one."""
+    told = f"{sum(1 for _ in folder.glob('*/metrics.json'))} jobs"
+    with suppress(UserError):
+        told += f", best val_loss {runs.read_metrics(runs.best_job(folder))['val_loss']:.4g}"
+    return told
 
 
 def in_short(metrics: Mapping[str, Any]) -> str:
@@ -112,23 +126,29 @@ def _options(group: str, folders: Sequence[Path]) -> list[tuple[str, tuple[str, 
     return sorted(found.items())
 
 
-def first_comment(text: str) -> str:
-    """What an option's file says of it in its first line; "" where it says nothing."""
-    comments = (line.lstrip("# ") for line in text.splitlines() if line.startswith("#") and "@package" not in line)
-    return next(comments, "")
-
-
-def _splits_and_presence(name: str, node: Mapping[str, Any], data_dir: Path) -> tuple[str, bool]:
-    """The official splits of a set, and whether the files of all of them are there; nothing is downloaded."""
+def _splits_and_presence(name: str, node: Mapping[str, Any], data_dir: Path) -> tuple[str, bool | None]:
+    """The official splits of a set, and whether it is there."""
     from advvae.building import build_source
 
     try:
         source = build_source("dataset", {**node, "name": name})
-        splits = list(source.splits)
-        is_there = getattr(source, "is_present", getattr(source, "files", lambda split, data_dir: True))
-        return " ".join(splits), all(is_there(split, data_dir.expanduser()) for split in splits)
+        return " ".join(source.splits), are_there(source, data_dir)
     except (UserError, OSError):  # a user's own images, whose place is not typed
         return "", False
+
+
+def are_there(source: Any, data_dir: Path) -> bool | None:
+    """Whether the files of all splits of a source are there; None = it does not tell. Nothing is downloaded.
+
+    Raises:
+        UserError: the place of a user's own images is not typed, or there is nothing there.
+    """
+    from advvae.data.source import is_private
+
+    is_there = getattr(source, "is_present", getattr(source, "files", None))
+    if is_there is None:
+        return None if is_private(source) else True  # ours without files are part of a package
+    return all(is_there(split, data_dir.expanduser()) for split in source.splits)
 
 
 def _dataset_table(rows: Sequence[Dataset]) -> "Table":
@@ -139,7 +159,7 @@ def _dataset_table(rows: Sequence[Dataset]) -> "Table":
 
 
 def _where(row: Dataset) -> str:
-    return f"with {row.place}" if row.place else "present" if row.present else "–"
+    return f"with {row.place}" if row.place else {True: "present", False: "–", None: "?"}[row.present]
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":

@@ -9,8 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import yaml
-
 from advvae.checks import NUMBERS, check_value
 from advvae.config import CONF, FLAT_KEYS, GROUPS, Config
 from advvae.errors import UserError
@@ -31,11 +29,15 @@ HYDRA_FLAGS = (
     *("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "-sc", "--shell-completion"),
     *("--hydra-help", "--experimental-rerun"),
 )
+WITH_VALUE = (  # those of them whose value may be the next argument
+    *("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name"),
+    "--experimental-rerun",
+)
 
 
 def main() -> None:
     """The `advvae` command, and `python -m advvae`. Hydra is loaded when there is something to run."""
-    for name in ("SIGTERM", "SIGUSR1"):  # a cluster's stop, and SLURM's warning before it, are like Ctrl-C
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # a cluster's stop, and its warnings before it, are like Ctrl-C
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:
@@ -155,10 +157,10 @@ def _override_for_flag(flag: str, value: bool | list[str]) -> str:
 
 
 def help_text() -> str:
-    """Every group with its options and every flat key with its default, meaning and choices."""
-    text = (CONF / "config.yaml").read_text()
-    config = yaml.safe_load(text)
-    chosen = {group: option for item in config["defaults"] if isinstance(item, dict) for group, option in item.items()}
+    """Every group with its options, every flat key with its default, meaning and choices, and the keys of groups."""
+    from advvae.conf_text import default_options, flat_defaults, group_keys
+
+    chosen, defaults = default_options(), flat_defaults()
     lines = [
         "Usage: advvae [-m] [key=value ...]      -m runs every combination of comma-separated values",
         "",
@@ -170,10 +172,13 @@ def help_text() -> str:
         lines += _wrapped(", ".join(options), indent=6)
     lines += ["", "Keys (key=value):"]
     for name, metadata in FLAT_KEYS.items():
-        default = re.search(rf"^{name}: (.*?) #", text, re.MULTILINE)
-        lines.append(f"  {name}={default[1] if default else ''}")
+        lines.append(f"  {name}={defaults[name]}")
         choices = f" [{', '.join(metadata['choices'])}]" if metadata["choices"] else ""
         lines += _wrapped(metadata["meaning"] + choices, indent=6)
+    lines += ["", "Keys of groups (group.key=value):"]
+    for name, default, meaning, having in group_keys():
+        lines.append(f"  {name}={default}")
+        lines += _wrapped(meaning + (f" [of {', '.join(having)}]" if having else ""), indent=6)
     return "\n".join([*lines, "", ALSO])
 
 
@@ -186,7 +191,7 @@ def group_options(group: str) -> list[str]:
 def overrides_among(arguments: list[str]) -> list[str]:
     """What is typed as key=value; flags, and the values that follow them, are left out."""
     flags = {position for position, argument in enumerate(arguments) if argument.startswith("-")}
-    values = {at + 1 for at in flags if arguments[at] in ("--config-dir", "-cd", "--cfg", "-c")}
+    values = {at + 1 for at in flags if arguments[at] in WITH_VALUE}
     return [argument for position, argument in enumerate(arguments) if position not in flags | values]
 
 

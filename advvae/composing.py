@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from advvae import runs
+from advvae import hydra_globals, runs
 from advvae.checks import check
 from advvae.class_loop import class_loop, normal_classes
 from advvae.cli import config_dirs
@@ -25,7 +25,7 @@ from advvae.config import CONF, DATASET_KEYS, PLACES, Config
 from advvae.errors import UserError
 from advvae.files import disk_errors_told
 from advvae.outlier.scores import FUSED, check_names
-from advvae.overrides import explain, quoted
+from advvae.overrides import explain, hydra_explained, quoted
 from advvae.resuming import matrix_name, resumed_folder
 from advvae.settle import Settled, settle
 from advvae.shift_names import SHIFTS, shift_names
@@ -46,14 +46,14 @@ def register(arguments: list[str]) -> None:
     Every file of `dataset`, the user's own in --config-dir too, is an option of `out_dataset`.
     """
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    store.store(name="advvae_schema", node=Config)
     for folder in (CONF, *config_dirs(arguments)):
         for path in sorted((folder / "dataset").glob("*.yaml")):
             store.store(group="out_dataset", name=path.stem, node={"defaults": [f"/dataset/{path.stem}@_here_"]})
     OmegaConf.register_new_resolver("class_loop", class_loop, replace=True)
     OmegaConf.register_new_resolver("normal_classes", normal_classes, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_dir, use_cache=False, replace=True)
-    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)  # jobs copy it
+    OmegaConf.register_new_resolver("advvae.run_dir", _run_dir, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("advvae.sweep_dir", _sweep_dir, use_cache=True, replace=True)  # jobs copy it
 
 
 def typed_config(composed: DictConfig) -> Config:
@@ -63,7 +63,7 @@ def typed_config(composed: DictConfig) -> Config:
         UserError: a key that there is not, or a value that cannot be told.
     """
     try:
-        return _typed_config(composed, HydraConfig.get())
+        return _typed_config(composed, _hydra_of(composed))
     except InterpolationResolutionError as error:
         raise UserError(explain(error)) from None
 
@@ -74,7 +74,7 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
     Raises:
         UserError: a mistake in the values, or in what they name.
     """
-    hydra_config = HydraConfig.get()
+    hydra_config = _hydra_of(composed)
     config = typed_config(composed)
     if config.resume and in_sweep:  # it names the sweep, or auto found it
         config = replace(config, resume=str(folder) if runs.can_go_on(folder) else None)
@@ -95,6 +95,8 @@ def settled_config(composed: DictConfig, folder: Path, in_sweep: bool) -> Settle
 def composed(overrides: list[str], folders: Iterable[Path] = (), with_folder: bool = False) -> Iterator[DictConfig]:
     """What Hydra composes of overrides, without a job of its own; within the block, HydraConfig is that of this config.
 
+    One thread at a time is in the block. Whatever the process does with Hydra beside it is as before afterwards.
+
     Args:
         folders: of the user's own options.
         with_folder: choose the folder of a run too; it is not made.
@@ -102,21 +104,19 @@ def composed(overrides: list[str], folders: Iterable[Path] = (), with_folder: bo
     Raises:
         UserError: a mistake in the overrides.
     """
-    register([f"--config-dir={folder}" for folder in folders])
     places = ",".join(quoted(f"file://{Path(folder).absolute()}") for folder in folders)
     typed = [*overrides, f"hydra.searchpath=[{places}]"] if places else list(overrides)
-    before = HydraConfig.instance().cfg
-    try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="advvae"):
+    with hydra_explained(), hydra_globals.one_at_a_time:
+        register([f"--config-dir={folder}" for folder in folders])
+        with (
+            hydra_globals.uninitialized(),
+            initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="advvae"),
+        ):
             config = compose("config", typed, return_hydra_config=True)
         if with_folder:
             config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-        HydraConfig.instance().set_config(config)
-        yield config
-    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(explain(error)) from None
-    finally:
-        HydraConfig.instance().cfg = before
+        with hydra_globals.job_of(config):
+            yield config
 
 
 @contextmanager
@@ -147,11 +147,13 @@ def _tell_of_sweep() -> None:
 
     Hydra has written multirun.yaml into it by then.
     """
+    from advvae.report import leave_page
     from advvae.sweep import SweepCallback
 
     folder = SweepCallback.folder
     SweepCallback.leave()
     if folder and (folder / "summary.csv").is_file():
+        leave_page(folder, of_sweep=True)  # which jobs have said is under way
         if (folder / "summary.md").is_file():
             print((folder / "summary.md").read_text(encoding="utf-8"))
         print(f"summary of the sweep: {folder / 'summary.csv'}")
@@ -214,6 +216,11 @@ def _dataset_node(name: str, plain: dict[str, Any], composed: DictConfig, hydra_
     node = OmegaConf.to_container(content, resolve=True)
     assert isinstance(node, dict)
     return {**DATASET_KEYS, **node, "name": name}
+
+
+def _hydra_of(composed: DictConfig) -> Any:
+    """Hydra's own node of a config; a job of Hydra's gets its config without it."""
+    return composed.hydra if "hydra" in composed else HydraConfig.get()
 
 
 def option_folders(hydra_config: Any) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 VALIDATION = 0.2  # share of the images given to fit that chooses the best epoch, and calibrates
 SMALLEST_SET = 6  # images
 SMALLEST = 8  # px, which the networks need
-FLAT = ("n_epochs", "batch_size", "lr", "latent_dim", "train_discriminator", "device")  # parameters that are flat keys
+FLAT = (  # parameters that are flat keys
+    *("alpha", "n_epochs", "batch_size", "lr", "latent_dim", "train_discriminator", "device"),
+)
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):
@@ -47,13 +50,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         size: images are brought to this side; None = that of the images, 8 px at least.
         train_discriminator: False = a plain VAE, which is three times as fast.
         image_shape: (H, W) or (H, W, C) of the rows of X; None = see above.
-        random_state: an int, or a generator; all that is drawn follows from it.
+        random_state: an int, a RandomState or a Generator of NumPy's; all that is drawn follows from it.
         device: auto, cpu, cuda, cuda:1, mps.
 
     Attributes:
         networks_: the trained networks. detector_: the fitted score.
         offset_: what `score_samples` gives of the last normal image: below it, `predict` gives -1.
-        range_: the least and the largest value of the training images. n_features_in_: values of an image.
+        range_: the least and the largest value of the training images. image_shape_: their (H, W, C).
+        n_features_in_: X.shape[1], as scikit-learn counts: values of an image in rows, H of arrays.
     """
 
     def __init__(
@@ -84,7 +88,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> OutlierDetector:
-        """Train on images that are normal, and calibrate on a fifth of them that is held out.
+        """Train on four fifths of normal images; half of the last chooses the best epoch, the other calibrates.
+
+        With fewer than 1 / alpha - 1 images to calibrate with, no threshold keeps what alpha says: a warning tells so,
+        and the most outlying one of them is the threshold.
 
         Raises:
             ValueError: X holds no images, fewer than six, or a parameter has a value that it cannot have.
@@ -93,8 +100,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         if len(X) < SMALLEST_SET:
             raise ValueError(f"n_samples={len(X)}: {SMALLEST_SET} images are needed, two of them to validate with")
         self.range_ = (float(X.min()), float(X.max()))
-        images = self._to_images(X)
-        seed = int(check_random_state(self.random_state).randint(2**31))
+        pictures = _as_pictures(X, self.image_shape)
+        self.image_shape_ = pictures.shape[1:]
+        images, seed = self._to_images(pictures), _seed(self.random_state)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         n_validation = max(2, round(VALIDATION * len(images)))
         try:
@@ -102,15 +110,23 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 self._fit(images, order[n_validation:].sort().values, order[:n_validation].sort().values, seed)
         except UserError as error:
             raise ValueError(str(error)) from None
-        scores = self.detector_.calibration[self.rank_by]
-        threshold = self.detector_.threshold(self.rank_by, self.alpha)
-        self.offset_ = -float(scores.max() if threshold is None else threshold)
+        self.offset_ = -self._threshold()
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """How normal each image is, (n,) float64: scikit-learn's sign, so larger = more normal."""
+        """How normal each image is, (n,) float64: scikit-learn's sign, so larger = more normal.
+
+        Raises:
+            ValueError: X holds no images, or of another shape than those of `fit`.
+        """
         check_is_fitted(self)
-        images = self._to_images(self._validated(X, reset=False))
+        pictures = _as_pictures(self._validated(X, reset=False), self.image_shape)
+        if pictures.shape[1:] != self.image_shape_:
+            raise ValueError(
+                f"X has images of shape {pictures.shape[1:]}, but {type(self).__name__} is expecting images of shape "
+                f"{self.image_shape_} as input"
+            )
+        images = self._to_images(pictures)
         split = self._split(images, torch.arange(len(images)))
         reading: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device_}
         return -self.detector_.score(self.networks_, self.objective_, split, **reading)[self.rank_by]
@@ -134,12 +150,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         from advvae.building import build_networks, build_objective, select_device
         from advvae.checkpoint import read_checkpoint
         from advvae.outlier.detector import make_detector
-        from advvae.outlier.scores import named_scores, usable_scores
+        from advvae.outlier.scores import FUSED, named_scores, usable_scores
         from advvae.tracking import Tracker
         from advvae.trainer import Trainer
 
         config = self._config(images, seed)
         networks, objective, device = build_networks(config), build_objective(config), select_device(config.device)
+        if self.rank_by == FUSED:
+            raise UserError(f"rank_by={FUSED} is made of several scores: name one, such as loss")
         scores, left_out = usable_scores(named_scores([self.rank_by]), networks)
         if left_out:
             raise UserError(f"rank_by={self.rank_by} {left_out[self.rank_by]}")
@@ -150,6 +168,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
             places: dict[str, Any] = {"folder": folder, "shared_folder": folder, "device": device}
             Trainer(config, networks, objective, normal, select, tracker=Tracker(), **places).train()
             read_checkpoint(folder / "checkpoints" / "best.pt").restore(networks)
+        networks.eval().requires_grad_(False)
         self.networks_, self.objective_, self.device_ = networks, objective, device
         self.n_iter_ = self.n_epochs
         self.detector_: Detector = make_detector(
@@ -185,10 +204,21 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
     def _validated(self, X: Any, *, reset: bool) -> np.ndarray:
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True)
 
-    def _to_images(self, X: np.ndarray) -> torch.Tensor:
-        """(n, C, side, side) uint16: `range_` from black to white; what lies outside is clipped."""
+    def _threshold(self) -> float:
+        """Of the score, above which an image is an outlier."""
+        threshold, scores = self.detector_.threshold(self.rank_by, self.alpha), self.detector_.calibration[self.rank_by]
+        if threshold is not None:
+            return threshold
+        warnings.warn(
+            f"alpha={self.alpha} needs {math.ceil(1 / self.alpha) - 1} images to calibrate with, and there are "
+            f"{len(scores)}: predict flags what is more outlying than all of them. Fit on more images, or raise alpha",
+            stacklevel=3,
+        )
+        return float(scores.max())
+
+    def _to_images(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pictures (n, H, W, C) as (n, C, side, side) uint16: `range_` from black to white, clipped outside."""
         low, high = self.range_
-        pixels = _as_pictures(X, self.image_shape)
         shares = ((pixels - low) / (high - low if high > low else 1)).clip(0, 1).astype(np.float32)
         side = self.size or max(SMALLEST, *pixels.shape[1:3])
         if pixels.shape[3] not in (1, 3):
@@ -198,6 +228,13 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
 
     def _split(self, images: torch.Tensor, rows: torch.Tensor) -> Split:
         return Split("X", "given", images, rows, "given", np.full(len(rows), -1), [], None)
+
+
+def _seed(random_state: Any) -> int:
+    """A seed of what draws, which advances it; of an int always the same one."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    return int(check_random_state(random_state).randint(2**31))
 
 
 def _as_pictures(X: np.ndarray, image_shape: tuple[int, ...] | None) -> np.ndarray:

@@ -1,57 +1,65 @@
-"""`mode=export`: a trained run as a folder that other programs read.
+"""`mode=export`: a trained run as a folder `model` that other programs read, and that may be published as it is.
 
     model.safetensors       the weights, named <part>.<tensor>
     config.json             what they were trained by, what they take, and the thresholds of their scores
+    onnx/, torch_export/    encoder, decoder, discriminator and scorer, each for any number of images
     detector-model.pt       what the scores learnt, for `advvae` itself
     README.md               a model card
-    onnx/, torch_export/    encoder, decoder, discriminator and scorer, each for any number of images
 
-Every graph is run and compared with PyTorch before it is kept.
+Every graph is run and compared with PyTorch before it is kept. No place of this machine and no training image is in it.
 """
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from advvae.config import PLACES, Config
+from advvae.config import Config
+from advvae.data.images import FILTER, LUMA
 from advvae.errors import UserError
 from advvae.files import replacing
+from advvae.graphs import OtherNumbers, graphs_of, scorer_graph, write_graph
 from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.outlier.detector import Detector
 from advvae.outlier.evidence import Score
-from advvae.outlier.scorer import NO_GRAPH, Scorer
+from advvae.outlier.scorer import NO_GRAPH
+from advvae.outlier.scores import FUSED, SCORES
 from advvae.weights import CONFIG, FORMAT, WEIGHTS, save_weights
 
 logger = logging.getLogger(__name__)
 
-DETECTOR = "detector-model.pt"
-TOLERANCE = 1e-4  # by which another runtime's numbers may differ, of the largest number of their kind
-BATCHES = (1, 3, 5)  # numbers of images that graphs are tried with
+DETECTOR, CARD = "detector-model.pt", "README.md"
 PACKAGES = ("safetensors", "onnx", "onnxscript", "onnxruntime")
+NOT_A_GRAPH = "no graph of tensor operations"
+OTHER_NUMBERS = "its numbers differ from PyTorch's, as where what it learnt hardly varies"
+PIXELS = "pixel_knn"  # the score that keeps training images themselves
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A network to export. `inputs`: what it takes for n images. `outputs`: the names of what it gives."""
+class ScorerParts:
+    """The scores of a detector, as far as the scorer has them.
 
-    name: str
-    network: nn.Module
-    shape: tuple[int, ...]
-    input: str
-    outputs: tuple[str, ...]
+    scores: those that it gives, in its order.
+    left_out: why it does not give the others, by name.
+    """
 
-    def example(self, n: int) -> Tensor:
-        """Inputs (n, …) within the range that the network takes, the same ones every time."""
-        drawn = torch.randn(n, *self.shape, generator=torch.Generator().manual_seed(n))
-        return drawn.clamp(-1, 1) if len(self.shape) == 3 else drawn
+    scores: dict[str, Score]
+    left_out: dict[str, str]
+
+    def without(self, names: Collection[str], reason: str) -> "ScorerParts":
+        """The same, less the scores of these names."""
+        kept = {name: score for name, score in self.scores.items() if name not in names}
+        return ScorerParts(kept, self.left_out | dict.fromkeys(names, reason))
 
 
 def check_packages() -> None:
@@ -60,184 +68,155 @@ def check_packages() -> None:
         raise UserError(f"mode=export needs {', '.join(missing)}: pip install 'advvae[export]'")
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write to, which takes its name at the end of the block; an error leaves neither.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for lock in unfinished.glob(".*.lock"):  # of the detector file, which nobody else has written to
+            lock.unlink()
+        unfinished.replace(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def without_images(config: Config) -> Config:
+    """The config without the score that keeps training images, which no export is to hold; that it goes is said."""
+
+    def keeps_images(item: Any) -> bool:
+        return item == PIXELS or (isinstance(item, dict) and item.get("_target_") == SCORES[PIXELS])
+
+    if any(map(keeps_images, [*config.scores, *(config.fuse if FUSED in config.scores else ())])):
+        logger.info(f"score {PIXELS} is left out: it keeps training images, and an exported model holds none")
+    scores, fuse = ([item for item in items if not keeps_images(item)] for items in (config.scores, config.fuse))
+    return replace(config, scores=scores, fuse=fuse, baselines=False)
+
+
 def export(
-    folder: Path, config: Config, networks: AdversarialVAE, objective: Objective, detector: Detector | None, card: str
-) -> dict[str, Any]:
-    """Write a run's networks and scores into `folder`.
+    folder: Path,
+    config: Config,
+    networks: AdversarialVAE,
+    objective: Objective,
+    detector: Detector | None,
+    images: Tensor,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write a run's weights, config and graphs into `folder`.
 
     Args:
         networks: on the CPU.
-        detector: fitted scores; None = there were no images to fit them on, and none is exported.
-        card: the text of README.md.
+        detector: fitted scores; None = there were no images to fit them on, and there is no scorer.
+        images: (n, C, side, side) in [-1, 1] that graphs are compared on beside random numbers; n may be 0.
 
-    Returns what `metrics.json` says: `scorer`, the scores in their order; `onnx.<graph>`, `torch_export.<graph>`, the
-    largest difference from PyTorch, as a share of the largest number.
+    Returns:
+        What stands in config.json; and what `metrics.json` says: `scorer`, the scores in their order, `onnx.<graph>`,
+        `torch_export.<graph>`, the largest difference from PyTorch (`graphs.difference`).
 
     Raises:
-        UserError: a graph gives other numbers than PyTorch; a package is missing; a file cannot be written.
+        UserError: a network is no graph, or it gives other numbers than PyTorch; a file cannot be written. A score that
+            does is left out.
     """
+    parts = scorer_parts(config, networks, objective, {} if detector is None else detector.scores, images)
+    apart = {graph.name: write_graph(folder, graph) for graph in graphs_of(networks, images)}
+    while parts.scores and "scorer" not in apart:
+        try:
+            apart["scorer"] = write_graph(folder, scorer_graph(networks, objective, parts.scores, images))
+        except OtherNumbers as error:
+            if not error.columns:
+                raise
+            parts = parts.without([list(parts.scores)[column] for column in error.columns], OTHER_NUMBERS)
+    for reason in dict.fromkeys(parts.left_out.values()):
+        names = ", ".join(name for name, why in parts.left_out.items() if why == reason)
+        logger.info(f"scores that stay with advvae: {names}: {reason}")
+    logger.info(f"exported {', '.join(apart)}")
     save_weights(folder / WEIGHTS, networks)
-    scores = {} if detector is None or config.crop else graph_scores(detector.scores)
-    write_config(folder / CONFIG, config, detector, list(scores))
-    with replacing(folder / "README.md") as unfinished:
-        unfinished.write_text(card, encoding="utf-8")
-    graphs = graphs_of(config, networks, objective, scores)
-    found: dict[str, Any] = {"scorer": list(scores), "onnx": {}, "torch_export": {}}
-    for graph in graphs:
-        program = exported(graph)
-        found["torch_export"][graph.name] = write_program(folder / "torch_export" / f"{graph.name}.pt2", graph, program)
-        found["onnx"][graph.name] = write_onnx(folder / "onnx" / f"{graph.name}.onnx", graph, program)
-        logger.info(f"exported {graph.name}")
-    return found
+    content = described(config, detector, parts, len(images))
+    with replacing(folder / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    kinds = {kind: {name: of_kind[kind] for name, of_kind in apart.items()} for kind in ("onnx", "torch_export")}
+    return content, {"scorer": list(parts.scores), **kinds}
 
 
-def write_config(path: Path, config: Config, detector: Detector | None, scores: list[str]) -> None:
-    """Write what a reader needs beside the weights."""
+def scorer_parts(
+    config: Config, networks: AdversarialVAE, objective: Objective, scores: Mapping[str, Score], images: Tensor
+) -> ScorerParts:
+    """Which scores are part of the scorer: those that are graphs. Each of a user's own is tried by itself."""
+    if config.crop:
+        reason = f"a scorer takes whole images of {config.size} px, and the networks crops of {config.crop} px"
+        return ScorerParts({}, dict.fromkeys(scores, reason))
+    if not networks.has_vae:
+        return ScorerParts({}, dict.fromkeys(scores, "a scorer reconstructs, and there is no encoder and decoder"))
+    left_out = {name: NOT_A_GRAPH for name in scores if name in NO_GRAPH}
+    for name in (name for name in scores if name not in SCORES):
+        with TemporaryDirectory() as trial:
+            try:
+                write_graph(Path(trial), scorer_graph(networks, objective, {name: scores[name]}, images))
+            except UserError as error:  # in words that may name files of this machine
+                logger.info(f"score {name}: {error}")
+                left_out[name] = NOT_A_GRAPH
+    return ScorerParts({name: score for name, score in scores.items() if name not in left_out}, left_out)
+
+
+def described(config: Config, detector: Detector | None, parts: ScorerParts, n_images: int) -> dict[str, Any]:
+    """What stands in config.json: all that a reader needs beside the weights.
+
+    Args:
+        n_images: how many images graphs were compared on.
+    """
     from importlib.metadata import version
 
     thresholds = {} if detector is None else {name: detector.threshold(name, config.alpha) for name in detector.names}
-    content = {
+    window = config.dataset["window"]
+    by_window = "clip((value - low) / (high - low), 0, 1) * 2 - 1, with window = [low, high] in the unit of the files"
+    by_bits = "8 bits: value / 127.5 - 1; 16 bits: value / 32767.5 - 1"
+    return {
         "format": FORMAT,
         "advvae": version("advvae"),
         "input": {
             "channels": config.dataset["channels"],
             "size": config.side,
             "range": [-1, 1],
-            "window": config.dataset["window"],
+            "window": window,
             "resize": config.dataset["resize"],
+            "image_size": config.size,
+            "scaling": by_window if window else by_bits,
+            "filter": FILTER,
+            "luma": LUMA,
         },
-        "scorer": scores,
+        "scorer": list(parts.scores),
+        "not_in_scorer": parts.left_out | ({FUSED: "it combines p-values of others"} if FUSED in thresholds else {}),
         "alpha": config.alpha,
-        "thresholds": thresholds,
+        "thresholds": {name: value for name, value in thresholds.items() if name in parts.scores},
+        "other_thresholds": {name: value for name, value in thresholds.items() if name not in parts.scores},
+        "compared_on_images": n_images,
         "config": public(config),
     }
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def public(config: Config) -> dict[str, Any]:
-    """A run's config without the places of this machine: of a user's own images, the name of the folder stays."""
-    values = asdict(config) | {"data_dir": "data", "output_dir": "outputs", "input": None, "nodes": {}}
-    values |= {"checkpoint": None, "discriminator_checkpoint": None, "mode": "train"}
-    for group in ("dataset", "out_dataset"):
-        named = {name: Path(place).name for name in PLACES if (place := values[group].get(name))}
-        values[group] = values[group] | named
-    return values
+    """A run's config without what it says of this machine and its user: of a place, its last name stays."""
+    values = asdict(config) | {
+        "data_dir": "data",
+        "output_dir": "outputs",
+        "mode": "train",
+        "tracker": {"name": "none"},
+    }
+    values |= dict.fromkeys(("input", "resume", "checkpoint", "discriminator_checkpoint")) | {"nodes": {}}
+    return without_places(values)
 
 
-def graph_scores(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Those of the scores that are graphs of tensor operations; which ones are not is said."""
-    kept = {name: score for name, score in scores.items() if name not in NO_GRAPH}
-    if left_out := [name for name in scores if name not in kept]:
-        logger.info(f"scores that are no graph, and stay with advvae: {', '.join(left_out)}")
-    return kept
-
-
-def graphs_of(
-    config: Config, networks: AdversarialVAE, objective: Objective, scores: Mapping[str, Score]
-) -> list[Graph]:
-    """What is exported of these networks."""
-    channels, side = config.dataset["channels"], config.side
-    images = (channels, side, side)
-    graphs = []
-    if networks.encoder is not None:
-        graphs.append(Graph("encoder", networks.encoder, images, "images", ("mean", "logvar")))
-    if networks.decoder is not None:
-        graphs.append(Graph("decoder", networks.decoder, (networks.latent_dim,), "latents", ("images",)))
-    if networks.discriminator is not None:
-        graphs.append(Graph("discriminator", networks.discriminator, images, "images", ("logit",)))
-    if scores and networks.has_vae:
-        scorer = Scorer(networks, objective, scores)
-        graphs.append(Graph("scorer", scorer, images, "images", ("reconstruction", "scores")))
-    return graphs
-
-
-def exported(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph of a network for any number of inputs.
-
-    Raises:
-        UserError: PyTorch cannot follow it, as may be so of a network or score of the user's own.
-    """
-    network, example = graph.network.eval(), graph.example(BATCHES[1])
-    with torch.no_grad():
-        network(example)  # what is made at the first call is a constant of the graph
-        try:
-            batch = torch.export.Dim("batch", min=1, max=65536)
-            program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},), strict=False)
-        except Exception as error:  # of many kinds
-            raise UserError(f"mode=export cannot make a graph of {graph.name}: {_first_line(error)}") from None
-    _tidy(program)
-    return program
-
-
-def _tidy(program: torch.export.ExportedProgram) -> None:
-    """Drop what a reader elsewhere has no use for, or cannot run."""
-    for part in program.graph_module.modules():  # what ran with autocast off is a graph of its own
-        if not isinstance(part, torch.fx.GraphModule):
-            continue
-        for node in list(part.graph.nodes):
-            node.meta.pop("stack_trace", None)  # lines of files of this machine
-            if node.target is torch.ops.aten.squeeze.dim:
-                maps, dimension = node.args
-                if maps.meta["val"].shape[dimension] != 1:  # it does nothing (pytorch-msssim), and ONNX refuses it
-                    node.replace_all_uses_with(maps)
-                    part.graph.erase_node(node)
-        part.recompile()
-
-
-def write_program(path: Path, graph: Graph, program: torch.export.ExportedProgram) -> float:
-    """Write a graph for `torch.export.load`; returns by how much it differs from PyTorch."""
-    with replacing(path) as unfinished:
-        with unfinished.open("wb") as file:  # by its name, it would want another ending
-            torch.export.save(program, file)
-        with unfinished.open("rb") as file:
-            loaded = torch.export.load(file).module()
-        return _difference(graph, "torch.export", loaded)
-
-
-def write_onnx(path: Path, graph: Graph, program: torch.export.ExportedProgram) -> float:
-    """Write a graph as ONNX; returns by how much it differs from PyTorch when ONNX Runtime runs it."""
-    import onnxruntime
-
-    written = torch.onnx.export(program, input_names=[graph.input], output_names=list(graph.outputs), verbose=False)
-    assert written is not None
-    with replacing(path) as unfinished:
-        written.save(str(unfinished))
-        session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
-
-        def run(inputs: Tensor) -> list[Tensor]:
-            return [torch.from_numpy(output) for output in session.run(None, {graph.input: inputs.numpy()})]
-
-        return _difference(graph, "ONNX", run)
-
-
-def _difference(graph: Graph, runtime: str, run: Any) -> float:
-    """The largest difference from PyTorch, of any output at any number of inputs, as a share of the largest number.
-
-    Raises:
-        UserError: it is more than TOLERANCE.
-    """
-    largest = 0.0
-    for n in BATCHES:
-        inputs = graph.example(n)
-        with torch.no_grad():
-            wanted = _listed(graph.network(inputs))
-            found = _listed(run(inputs))
-        for expected, got in zip(wanted, found, strict=True):
-            columns = expected.flatten(1) if expected.ndim == 2 else expected.flatten()[:, None]  # scores one by one
-            scale = columns.abs().amax(0).clamp(min=1)
-            apart = (got.reshape(columns.shape) - columns).abs().amax(0) / scale
-            largest = max(largest, apart.max().nan_to_num(nan=float("inf")).item())
-    if largest > TOLERANCE:
-        raise UserError(
-            f"{graph.name} gives other numbers in {runtime} than in PyTorch, by {largest:.2g} of their size"
-        )
-    return largest
-
-
-def _listed(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]
+def without_places(value: Any) -> Any:
+    """A value in which of each absolute path, or one in somebody's home, only the last name is left."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [without_places(item) for item in value]
+    is_place = isinstance(value, str) and (value.startswith("~/") or Path(value.removeprefix("file://")).is_absolute())
+    return Path(value).name if is_place else value

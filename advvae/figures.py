@@ -6,7 +6,6 @@ matplotlib's objects directly: no window, no global state, safe in worker proces
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from advvae.measured import read_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +148,7 @@ def curves(metrics_csv: Path, path: Path) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    table = _columns(metrics_csv)
+    table = {name: np.array(values) for name, values in read_columns(metrics_csv).items()}
     drawn = [panel for panel in CURVES if any(column in table for column in panel[2])]
     figure, axes = new_figure(max(1, len(drawn)), 1)
     for axis, (title, quantity, labels) in zip(axes, drawn, strict=False):
@@ -266,13 +267,3 @@ def plain_numbers(axis: Axis, span: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 200 else (1,)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
-
-
-def _columns(metrics_csv: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers that hold anything; an empty cell is NaN."""
-    with open(metrics_csv, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = rows[0].keys() if rows else []
-    return {
-        name: np.array([float(row[name] or "nan") for row in rows]) for name in names if any(row[name] for row in rows)
-    }

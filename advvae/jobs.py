@@ -164,6 +164,12 @@ class Job:
         return self._weights[0]
 
     @property
+    def is_of_export(self) -> bool:
+        """Whether the weights are an exported model's, which stays as it was published."""
+        loaded = self.checkpoint or self.discriminator
+        return loaded is not None and loaded.path.suffix == ".safetensors"
+
+    @property
     def _weights(self) -> tuple[Path, str]:
         """The folder of the run whose weights were loaded, and what their file is called there."""
         loaded = self.checkpoint or self.discriminator
@@ -190,8 +196,15 @@ class Job:
         identity = checksums(self) | {name: json.dumps(value) for name, value in (values | weights).items()}
         if is_private(self.source):
             data_dir = Path(config.data_dir).expanduser()
-            identity["images"] = normals_digest(self.source, config.dataset["name"], data_dir) or ABSENT
+            digest = None if self.lacks_images else normals_digest(self.source, config.dataset["name"], data_dir)
+            identity["images"] = digest or ABSENT
         return identity
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether the model was exported without saying where its images are, and nothing typed says where they are."""
+        is_exported = self.checkpoint is not None and self.checkpoint.path.suffix == ".safetensors"
+        return is_exported and not any(key.startswith("dataset.") for key in self.typed)
 
     def trained_networks(self) -> "AdversarialVAE":
         """The networks with the weights that were loaded."""

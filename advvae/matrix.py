@@ -20,7 +20,7 @@ from advvae.comparing import differing
 from advvae.config import CONF, Config
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
-from advvae.report import write_page
+from advvae.report import leave_page
 from advvae.resuming import resumed_folder
 from advvae.settle import NETWORK_KEYS, settle
 from advvae.targets import check_targets
@@ -94,7 +94,7 @@ def _trained_run(job: Job, config: Config) -> Path:
     Where the matrix has `resume`, an unfinished training of the same config goes on.
     """
     name = config.dataset["name"]
-    for run in runs.finished_runs(config.output_dir, name):
+    for run in runs.finished_trainings(config.output_dir, name):
         if _fits(config, runs.read_config(run), job.typed):
             logger.info(f"{name}: takes {run}")
             return run
@@ -141,7 +141,7 @@ def _run(job: Job, config: Config, folder: Path) -> None:
         if scores:
             _audit(own, job.config.nodes)
         run.finish()
-    write_page(folder)
+    leave_page(folder)
 
 
 def _overrides(job: Job, config: Config) -> list[str]:

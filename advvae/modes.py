@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_A_COMMAND = ("data_dir", "output_dir", "checkpoint", "discriminator_checkpoint", "device", "alpha", "scores", "fuse")
-TRAINED = set(FLAT_KEYS) - {*OF_A_COMMAND, "baselines"}  # keys that an exported model takes from its training
+OF_A_COMMAND = ("data_dir", "output_dir", "checkpoint", "discriminator_checkpoint", "resume", "device", "alpha")
+OF_ITS_SCORES = ("scores", "fuse", "baselines")
+TRAINED = set(FLAT_KEYS) - {*OF_A_COMMAND, *OF_ITS_SCORES}  # keys that an exported model takes from its training
+TRIED = 5  # validation images that exported graphs are compared on
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -188,27 +190,53 @@ def latent_pictures(job: Job, networks: "AdversarialVAE", latents: "Tensor") -> 
 def export(job: Job) -> dict[str, Any]:
     """`mode=export`: the networks and scores for other programs, with a model card."""
     from advvae import exporting
-    from advvae.checkpoint import sha256
-    from advvae.model_card import model_card
+    from advvae.files import replacing
+    from advvae.jobs import checksums
+    from advvae.model_card import Origin, model_card
     from advvae.outlier.detector import save_detector
-    from advvae.weights import WEIGHTS
+    from advvae.weights import FOLDER
 
     exporting.check_packages()
     assert job.checkpoint is not None
-    job.config = replace(job.config, device="cpu", baselines=False)  # whose pixel_knn would hold training images
-    networks, path = job.trained_networks(), job.checkpoint.path
+    job.config = exporting.without_images(replace(job.config, device="cpu"))
+    networks = job.trained_networks()
     detector = available_detector(job, networks)
-    as_trained = replace(job.config, **{k: v for k, v in job.checkpoint.config.items() if k in TRAINED})
-    card = model_card(as_trained, job.weights_folder, sha256(path))
-    found = exporting.export(job.folder, as_trained, networks, job.objective, detector, card)
-    if detector is not None:
-        public = replace(job, config=replace(job.config, dataset=exporting.public(as_trained)["dataset"]))
-        own = job.identity()
-        identity = public.identity() | ({"images": own["images"]} if "images" in own else {})  # of where the set is
-        identity.pop("discriminator_checkpoint_sha256", None)  # all weights are in one file
-        identity["checkpoint_sha256"] = sha256(job.folder / WEIGHTS)
-        save_detector(job.folder / exporting.DETECTOR, detector, identity)
+    trained = replace(job.config, **{k: v for k, v in job.checkpoint.config.items() if k in TRAINED})
+    origin = Origin(job.weights_folder, job.checkpoint, checksums(job))
+    with exporting.whole_folder(job.folder / FOLDER) as folder:
+        images = validation_images(job)
+        content, found = exporting.export(folder, trained, networks, job.objective, detector, images)
+        if detector is not None:
+            save_detector(folder / exporting.DETECTOR, detector, identity_of_exported(job, folder))
+        with replacing(folder / exporting.CARD) as unfinished:
+            unfinished.write_text(model_card(trained, origin, content), encoding="utf-8")
     return found
+
+
+def identity_of_exported(job: Job, folder: Path) -> dict[str, str]:
+    """What whoever loads an exported model, and types nothing of its dataset, asks its detector file for."""
+    from advvae.checkpoint import read_checkpoint
+    from advvae.weights import WEIGHTS
+
+    checkpoint = read_checkpoint(folder / WEIGHTS)
+    config = replace(job.config, dataset=checkpoint.config["dataset"])
+    return replace(job, config=config, checkpoint=checkpoint, discriminator=None, typed=frozenset()).identity()
+
+
+def validation_images(job: Job) -> "Tensor":
+    """A few images (n, C, side, side) in [-1, 1] that exported graphs are tried on; none where they are not at hand."""
+    import torch
+
+    from advvae.catalogue import are_there
+
+    config = job.config
+    try:
+        if not job.lacks_images and are_there(job.source, Path(config.data_dir)) is not False:  # nothing is downloaded
+            split = job.split("val")
+            return next(split.subset(torch.arange(min(TRIED, len(split)))).batches(TRIED))
+    except UserError as error:
+        logger.info(f"graphs are compared on random numbers alone: {error}")
+    return torch.empty(0, config.dataset["channels"], config.side, config.side)
 
 
 def available_detector(job: Job, networks: "AdversarialVAE") -> "Detector | None":

@@ -1,13 +1,16 @@
 """What an override shows by itself, told before anything is composed; and what Hydra says of overrides, in one line."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import CompactHydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,6 +87,15 @@ def _check_key(name: str, value: Any, text: str) -> None:
     check_value(name, OmegaConf.to_container(config)[name])  # type: ignore[index, call-overload]
 
 
+@contextmanager
+def hydra_explained() -> Iterator[None]:
+    """Turn what Hydra says of a mistake into a UserError."""
+    try:
+        yield
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(explain(error)) from None
+
+
 def explain(error: Exception) -> str:
     """One line of what Hydra says in several, without its internal names, and with what was probably meant."""
     text = str(error).split("Config search path:")[0].removeprefix("UserError raised while resolving interpolation: ")
@@ -125,7 +137,15 @@ def typed(value: Any) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as Hydra's override grammar reads it back."""
+    """A path, or another text, as Hydra's override grammar reads it back: as text, whatever it looks like."""
     text = str(path)
-    plain = text.isascii() and all(character.isalnum() or character in "/._-" for character in text)
-    return text if plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    is_plain = re.fullmatch(r"[A-Za-z0-9/._-]+", text) and text.lower() not in ("null", "true", "false")
+    return text if is_plain and not _is_number(text) else QuotedString(text, Quote.single).with_quotes()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -30,9 +30,10 @@ def watched(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     if not sys.stdout.isatty():
         yield from items
         return
+    from rich.markup import escape
     from rich.progress import track
 
-    yield from track(items, what, total=total, transient=True)
+    yield from track(items, escape(what), total=total, transient=True)
 
 
 class Bar:
@@ -93,13 +94,14 @@ def transfer_bar(what: str, total: int | None, done: int) -> Iterator[Bar]:
     if not sys.stdout.isatty():
         yield Bar()
         return
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, transient=True) as progress:
-        yield Bar(progress, progress.add_task(what, total=total, completed=done))
+        yield Bar(progress, progress.add_task(escape(what), total=total, completed=done))
 
 
 def shown_losses(means: Mapping[str, float]) -> str:

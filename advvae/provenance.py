@@ -23,7 +23,7 @@ from advvae.runs import PROVENANCE
 if TYPE_CHECKING:
     from advvae.data import Split
 
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pytorch-msssim", "scikit-learn", "hydra-core")
 
 
 def record_start(folder: Path) -> None:
@@ -42,10 +42,11 @@ def record_split(folder: Path, split: "Split") -> None:
 
 def read_provenance(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What was noted of a run; empty lists where nothing was, or nothing that can be read."""
-    facts: dict[str, Any] = {}
+    facts: Any = {}
     with suppress(OSError, ValueError):
         facts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    return {name: facts.get(name, []) for name in ("started", "data")}
+    noted = {name: facts.get(name) if isinstance(facts, dict) else None for name in ("started", "data")}
+    return {name: rows if isinstance(rows, list) else [] for name, rows in noted.items()}
 
 
 def versions() -> dict[str, str]:
@@ -57,7 +58,10 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The operating system, the processor with the cores that this process may use, and the GPUs. No host's name."""
+    """The operating system, the processor with the cores that this process may use, the GPUs and CUDA's version.
+
+    No host's name.
+    """
     import torch
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -66,7 +70,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": cores,
-        **({"gpus": gpus} if gpus else {}),
+        **({"gpus": gpus, "cuda": torch.version.cuda} if gpus else {}),
     }
 
 

@@ -1,8 +1,9 @@
 """What a job fits to the networks it has loaded, and keeps beside them: an outlier detector, a mixture of latents."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advvae.config import Config
@@ -12,6 +13,7 @@ from advvae.jobs import Job
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from advvae.data import Split
     from advvae.latent_samplers import Mixture
     from advvae.models import AdversarialVAE
     from advvae.outlier.detector import Detector
@@ -41,10 +43,7 @@ def ready_mixture(job: Job, networks: "AdversarialVAE") -> "Mixture | None":
     if kept := read_mixture(job.sampler_file, identity):
         return kept
     mixture = fit_mixture(networks, job.split("train"), seed=job.fit_seed, **reading)
-    try:
-        save_mixture(job.sampler_file, mixture, identity)
-    except UserError:  # a run that belongs to somebody else: it is used, and this one keeps the mixture
-        save_mixture(job.folder / job.sampler_file.name, mixture, identity)
+    _keep(job, job.sampler_file, lambda path: save_mixture(path, mixture, identity))
     return mixture
 
 
@@ -62,13 +61,19 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
         logger.info("score loss goes without its adversarial term: there is no discriminator")
     fuse = fused_scores(config, scores)
     identity = job.identity()
+    asked: list[bool] = []  # for validation images, without which nothing is new
+
+    def validation() -> "Split":
+        asked.append(True)
+        return job.whole_split("val")
+
     detector = make_detector(
         networks,
         job.objective,
         scores,
         fuse=fuse,
         train=lambda: job.whole_split("train"),
-        validation=lambda: job.whole_split("val"),
+        validation=validation,
         seed=job.fit_seed,
         device=job.device,
         num_workers=config.num_workers,
@@ -76,13 +81,18 @@ def ready_detector(job: Job, networks: "AdversarialVAE") -> "Detector":
         known=job.detector_file,
         identity=identity,
     )
-    if rank() > 0:
-        return detector
-    try:
-        save_detector(job.detector_file, detector, identity)
-    except UserError:  # a run that belongs to somebody else: it is used, and this one keeps the detector
-        save_detector(job.folder / job.detector_file.name, detector, identity)
+    if asked and rank() == 0:
+        _keep(job, job.detector_file, lambda path: save_detector(path, detector, identity))
     return detector
+
+
+def _keep(job: Job, path: Path, save: Callable[[Path], None]) -> None:
+    """Save what was fitted beside the weights; where these are an export, in the job's own folder."""
+    own = job.folder / path.name
+    try:
+        save(own if job.is_of_export else path)
+    except UserError:  # a run that belongs to somebody else: it is used, and this one keeps what was fitted
+        save(own)
 
 
 def fused_scores(config: Config, scores: "Mapping[str, Score]") -> tuple[str, ...]:

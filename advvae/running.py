@@ -15,9 +15,10 @@ from advvae import composing, ranks, runs
 from advvae.cli import config_dirs
 from advvae.errors import UserError
 from advvae.jobs import Job, open_job
+from advvae.measured import single_numbers
 from advvae.memory import shortage_told
 from advvae.overrides import quoted
-from advvae.report import write_page
+from advvae.report import leave_page
 from advvae.runs import REPORT, flat
 from advvae.sweep_resume import finished_job
 
@@ -51,7 +52,7 @@ def run_job(composed: DictConfig, in_sweep: bool, modes: Modes) -> float | None:
             run_folder.finish()
     finally:
         if run_folder is not None and run_folder.begun and folder.is_dir():  # which an error may have removed
-            write_page(folder)
+            leave_page(folder)
     report(job)
     return objective(job.config.objective, run_folder.metrics)
 
@@ -134,8 +135,7 @@ def report(job: Job) -> None:
     from rich.table import Table
 
     metrics = job.run.metrics
-    shown = flat({k: v for k, v in metrics.items() if k not in DETAILED})
-    floors = {name: shown.pop(f"{name}_floor") for name in list(shown) if f"{name}_floor" in shown}
+    shown, floors = single_numbers(metrics)
     headings = ("metric", "value", "floor") if floors else ("metric", "value")
     table = Table(*headings, title=" + ".join(job.config.modes), title_justify="left")
     for name, value in shown.items():
@@ -148,9 +148,6 @@ def report(job: Job) -> None:
     logger.info(f"run folder: {job.folder}")
     if (page := job.folder / REPORT).is_file():
         logger.info(f"report: {page}")
-
-
-DETAILED = ("auroc", "scores", "near", "far", "sets", "thresholds")  # which have a table, or a file, of their own
 
 
 def _score_table(metrics: dict[str, Any]) -> "Table":

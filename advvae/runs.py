@@ -229,14 +229,14 @@ def runs_of(output_dir: str, mode: str, dataset: str) -> list[Path]:
     return sorted((p for p in parent.glob("*") if p.is_dir()), key=lambda p: p.name, reverse=True)
 
 
-def finished_runs(output_dir: str, dataset: str) -> Iterator[Path]:
+def finished_trainings(output_dir: str, dataset: str) -> Iterator[Path]:
     """The train runs on a dataset that came to their end, newest first."""
     return (run for run in runs_of(output_dir, "train", dataset) if read_metrics(run).get("status") == "finished")
 
 
 def newest_finished(output_dir: str, dataset: str) -> Path | None:
-    """The newest of `finished_runs`."""
-    return next(finished_runs(output_dir, dataset), None)
+    """The newest of `finished_trainings`."""
+    return next(finished_trainings(output_dir, dataset), None)
 
 
 def is_locked(folder: Path) -> bool:
@@ -246,7 +246,7 @@ def is_locked(folder: Path) -> bool:
     lock = FileLock(folder / LOCK, mode=SHARED)
     try:
         lock.acquire(timeout=0)
-    except (Timeout, OSError):  # the second: another user's, who lets nobody tell
+    except (Timeout, OSError, RuntimeError):  # another user's, who lets nobody tell; this process itself
         return True
     lock.release()
     return False
@@ -272,19 +272,22 @@ def best_job(sweep: Path) -> Path:
 def checkpoint_file(key: str, place: str) -> Path:
     """The file that a path means: itself, a run folder's checkpoints/best.pt, or that of a sweep's best job.
 
+    Links stay as they are: what lies beside a file of a Hugging Face snapshot does not lie beside what it links to.
+
     Raises:
         UserError: nothing is there, or the folder holds no such checkpoint; `key` is what named it.
     """
     path = Path(place).expanduser()
     if path.is_file():
-        return path.resolve()
+        return path.absolute()
     if not path.exists():
         raise UserError(f"{key}={place}: there is nothing there; name the folder of a training run, or a .pt file")
     if not (path / "checkpoints").is_dir() and any(path.glob("*/metrics.json")):
         path = best_job(path)
-    for file in (path / "checkpoints" / "best.pt", path / "best.pt", path / "model.safetensors"):
-        if file.is_file():
-            return file.resolve()
+    exported = ("model/model.safetensors", "model.safetensors")
+    for file in ("checkpoints/best.pt", "best.pt", *exported):
+        if (path / file).is_file():
+            return (path / file).absolute()
     raise UserError(f"{key}={path} holds no checkpoints/best.pt: name the folder of a training run, or a .pt file")
 
 

@@ -1,4 +1,4 @@
-"""Signals that ask a training to end: Ctrl-C, a cluster's stop, and SLURM's warning before it."""
+"""Signals that ask a training to end: Ctrl-C, a cluster's stop, and its warnings before it."""
 
 import os
 import signal
@@ -10,7 +10,9 @@ from types import FrameType
 
 from advvae.distributed import rank
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+USERS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *USERS)
+PLAIN = (signal.SIG_DFL, signal.default_int_handler)  # what a signal does that nobody else has a use for
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,7 +30,8 @@ class Stop:
 def stops_noted() -> Iterator[Stop]:
     """In here, the first of the signals is noted in the result; a SIGINT after it ends the block at once.
 
-    Further ones are the same request again: schedulers and torchrun send several.
+    Further ones are the same request again: schedulers and torchrun send several. A SIGUSR1 or SIGUSR2 that
+    is somebody's already stays theirs: submitit brings its job back into the queue by one of them.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
@@ -43,9 +46,14 @@ def stops_noted() -> Iterator[Stop]:
         elif number == signal.SIGINT:
             signal.default_int_handler(number, frame)
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    taken = [number for number in SIGNALS if _is_free(number)]
+    before = {number: signal.signal(number, note) for number in taken}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_free(number: int) -> bool:
+    return number not in USERS or signal.getsignal(number) in PLAIN

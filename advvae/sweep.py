@@ -18,6 +18,7 @@ from filelock import FileLock
 from advvae import runs, sweep_resume
 from advvae.errors import UserError
 from advvae.files import csv_table, replacing
+from advvae.report import leave_page
 from advvae.sweep_rows import Row, gather, job_folders, measured, seed_rows, swept_keys, varied_keys
 
 
@@ -28,7 +29,6 @@ def write_summary(folder: Path) -> Path:
     of their values has a job, it holds heat maps of `val_loss` and of each score's AUROC, which are means over seeds
     where these were swept too. If one key was, and jobs have outlier scores, it is a heat map of values by scores.
     """
-    from advvae.report.sweep_page import write_sweep_report
     from advvae.sweep_pictures import draw_summary
 
     path = Path(folder) / "summary.csv"
@@ -37,20 +37,19 @@ def write_summary(folder: Path) -> Path:
     with FileLock(Path(folder) / ".summary.lock"):  # jobs of a parallel launcher end at the same time
         rows = gather(folder)
         _write_table([*rows, *seed_rows(rows)], varied_keys(rows), path)
-        table = sweep_table(folder)
+        table = sweep_table(rows)
         if table is not None:
             with replacing(path.with_suffix(".md")) as unfinished:
                 unfinished.write_text(table, encoding="utf-8")
         draw_summary(rows, path.with_suffix(".png"))
-        write_sweep_report(path.parent)
+        leave_page(path.parent, of_sweep=True)
     return path
 
 
-def sweep_table(folder: Path) -> str | None:
+def sweep_table(rows: list[Row]) -> str | None:
     """AUROC and AUPR-out of every score in every job, with their means, as Markdown; None where no job has scores."""
     from tabulate import tabulate
 
-    rows = gather(folder)
     swept = swept_keys(rows)
     parts: list[str] = []
     for metric, heading in (("auroc", "AUROC"), ("aupr_out", "AUPR-out")):

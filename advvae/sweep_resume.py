@@ -63,6 +63,16 @@ def mark_finished(sweep: Path) -> None:
     (sweep / FINISHED).touch()
 
 
+def is_finished(sweep: Path) -> bool:
+    """Whether all jobs of the sweep have finished."""
+    return (sweep / FINISHED).exists()
+
+
+def is_under_way(sweep: Path) -> bool:
+    """Whether a living process does the sweep's jobs."""
+    return is_locked(sweep) or any(map(is_locked, sweep.glob("*/")))
+
+
 def own(overrides: Iterable[str], others: Iterable[str] = NOT_RESUMED) -> list[str]:
     """The overrides that make a sweep, or a job, what it is: without those of `others`, their sub-keys included."""
     return [text for text in overrides if text.lstrip("+~").partition("=")[0].split(".")[0] not in others]
@@ -78,7 +88,7 @@ def _named_folder(resume: str, typed: Iterable[str]) -> Path:
 
 def _is_unfinished(sweep: Path) -> bool:
     """Whether a sweep has jobs left to do, and no living process does any of them."""
-    return not (sweep / FINISHED).exists() and not any(map(is_locked, sweep.glob("*/")))
+    return not is_finished(sweep) and not any(map(is_locked, sweep.glob("*/")))
 
 
 def _is_of(sweep: Path, typed: Iterable[str]) -> bool:

@@ -1,6 +1,7 @@
 """The weights of networks as plain tensors: those of a checkpoint, and the files of an exported model.
 
-An exported model's folder holds `model.safetensors`, whose tensors are called <part>.<name>, and `config.json`.
+An exported model is a folder `model`: `model.safetensors`, whose tensors are called <part>.<name>, and `config.json`.
+It says what a user's own images were called, and not where they are: what is called so here may be anybody's.
 """
 
 import json
@@ -10,13 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from advvae.checks import PLACES
 from advvae.errors import UserError
 from advvae.files import replacing
 from advvae.models import AdversarialVAE
 
 FORMAT = 1  # of an exported model's folder
 PARTS = ("encoder", "decoder", "discriminator")
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FOLDER, WEIGHTS, CONFIG = "model", "model.safetensors", "config.json"
 
 Parts = dict[str, dict[str, Tensor]]
 
@@ -46,6 +48,8 @@ def save_weights(path: Path, networks: AdversarialVAE) -> None:
 def read_weights(path: Path) -> tuple[dict[str, Any], Parts]:
     """The config and the state dicts of an exported model, from its file of weights and the config.json beside it.
 
+    Where a user's own images are is None in the config, until somebody types it.
+
     Raises:
         UserError: one of them is missing or damaged, or a package to read it is.
     """
@@ -69,4 +73,9 @@ def read_weights(path: Path) -> tuple[dict[str, Any], Parts]:
         parts.setdefault(part, {})[own] = tensor
     if not parts or not parts.keys() <= set(PARTS) or not isinstance(config, Mapping):
         raise UserError(f"{path} holds no weights of advvae's")
-    return dict(config), parts
+    return {name: _placeless(value) if isinstance(value, dict) else value for name, value in config.items()}, parts
+
+
+def _placeless(node: dict[str, Any]) -> dict[str, Any]:
+    """A group's node without the places of a user's own images."""
+    return node | dict.fromkeys(PLACES.get(node.get("_target_", ""), ()))

@@ -1,11 +1,13 @@
 """What `advvae` says without arguments: what it can do, what it finds here, and what to type next."""
 
 import os
+from itertools import chain, islice
 from pathlib import Path
 
 from advvae.catalogue import FinishedRun, datasets, finished_runs
 from advvae.config import CONF
 
+COUNTED = 20  # finished runs; there may be thousands, each in a file of its own
 HEAD = "advvae trains adversarial variational autoencoders on images, reconstructs, samples, and finds outliers."
 TAIL = """\
 advvae mode=list tells every dataset, model and score, and what was run; advvae --help every choice and key."""
@@ -16,7 +18,7 @@ FIRST = (
 NEXT = (
     ("advvae mode=test dataset={name}", "measure and draw its reconstructions"),
     ("advvae mode=sample dataset={name}", "draw samples"),
-    ("advvae mode=outlier dataset={name} out_dataset=photos", "score outliers"),
+    ("advvae mode=outlier dataset={name} out_dataset={other}", "score outliers"),
     ("advvae mode=screen dataset={name} input=<folder>", "flag images of your own"),
     ("advvae mode=report checkpoint={folder}", "build its page again"),
 )
@@ -25,16 +27,18 @@ NEXT = (
 def welcome(data_dir: Path, output_dir: Path) -> str:
     """The text; folders are looked into, and nothing is written."""
     present = [dataset.name for dataset in datasets([CONF], data_dir) if dataset.present]
-    finished = list(finished_runs(output_dir))
-    trained = [run for run in finished if run.mode == "train"]
+    others = finished_runs(output_dir)
+    finished = list(islice(others, COUNTED + 1))
+    trained = next((run for run in chain(finished, others) if run.mode == "train"), None)
     lines = [HEAD, "", f"Data: {', '.join(present)}; others are downloaded to {data_dir} when first used."]
     if finished:
         newest = finished[0]
         told = f" ({newest.measured})" if newest.measured else ""
-        lines.append(f"Runs: {len(finished)} finished below {output_dir}, the newest {_named(newest)}{told}.")
+        count = len(finished) if len(finished) <= COUNTED else f"more than {COUNTED}"
+        lines.append(f"Runs: {count} finished below {output_dir}, the newest {_named(newest)}{told}.")
     else:
         lines.append(f"Runs: none finished below {output_dir} yet.")
-    lines += ["", "Type next:", *_commands(trained[0] if trained else None), "", TAIL]
+    lines += ["", "Type next:", *_commands(trained), "", TAIL]
     return "\n".join(lines)
 
 
@@ -46,7 +50,9 @@ def default_folders() -> tuple[Path, Path]:
 def _commands(trained: FinishedRun | None) -> list[str]:
     commands = [*FIRST]
     if trained is not None:
-        commands = [(text.format(name=trained.dataset, folder=trained.folder), why) for text, why in NEXT]
+        other = "digits" if trained.dataset == "photos" else "photos"  # which need no download
+        names = {"name": trained.dataset, "folder": trained.folder, "other": other}
+        commands = [(text.format(**names), why) for text, why in NEXT]
     width = max(len(command) for command, _ in commands)
     return [f"  {command:<{width}}   {why}" for command, why in commands]
 

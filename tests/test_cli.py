@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from advvae.cli import check_words, config_dirs, help_text, overrides_for_flags, prepare_arguments
+from advvae.cli import check_words, config_dirs, help_text, overrides_among, overrides_for_flags, prepare_arguments
 from advvae.config import CONF, FLAT_KEYS, GROUPS
 from tests.command import Command
 
@@ -142,3 +142,15 @@ def test_options_of_ones_own_are_left_to_hydra() -> None:
     check_words(["-sc", "query=bash"])
     check_words(["hydra.searchpath=[file:///mine]", "dataset=mine"])
     check_words(["hydra/launcher=mine", "my_group=mine"])
+
+
+def test_help_tells_the_keys_of_groups() -> None:
+    words = " ".join(help_text().split())
+    for key in ("dataset.root", "dataset.keep_classes", "out_dataset.window", "model.spectral_norm", "tracker.images"):
+        assert f" {key}=" in words
+    assert "data_dir=data where" in words
+
+
+def test_what_follows_a_flag_is_no_override() -> None:
+    flags = ("--config-name", "config", "--config-dir", "my conf", "-cp", "elsewhere", "-p", "dataset", "--cfg=job")
+    assert overrides_among([*flags, "mode=list", "-m", "seed=1"]) == ["mode=list", "seed=1"]

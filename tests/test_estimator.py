@@ -69,6 +69,8 @@ def test_it_is_pickled(fitted: OutlierDetector) -> None:
         ({}, np.zeros((5, 64)), "6 images"),
         ({"rank_by": "los"}, np.zeros((20, 64)), "unknown score"),
         ({"rank_by": "discriminator"}, np.zeros((20, 64)), "discriminator"),
+        ({"rank_by": "fused"}, np.zeros((20, 64)), "fused is made of several scores"),
+        ({"alpha": 1.5}, np.zeros((20, 64)), "alpha must lie between 0 and 1"),
         ({"image_shape": (5, 5)}, np.zeros((20, 64)), "image_shape"),
         ({"latent_dim": 0}, np.zeros((20, 64)), "latent_dim"),
         ({}, np.zeros((20, 8, 8, 2)), "1 or 3 channels"),
@@ -78,3 +80,33 @@ def test_it_is_pickled(fitted: OutlierDetector) -> None:
 def test_what_cannot_be_fitted_is_a_value_error(parameters: dict[str, Any], images: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         OutlierDetector(**{**QUICK, **parameters}).fit(images)
+
+
+def test_images_of_another_shape_are_told(fitted: OutlierDetector) -> None:
+    images = np.random.default_rng(0).uniform(size=(20, 8, 8))
+    detector = OutlierDetector("recon_mse", **QUICK).fit(images)
+    assert detector.image_shape_ == (8, 8, 1)
+    assert detector.n_features_in_ == 8
+    with pytest.raises(ValueError, match=r"\(8, 12, 1\), but OutlierDetector is expecting images of shape \(8, 8, 1\)"):
+        detector.predict(np.zeros((2, 8, 12)))
+    with pytest.raises(ValueError, match="X has 32 features, but OutlierDetector is expecting 64 features"):
+        fitted.predict(np.zeros((2, 32)))
+
+
+def test_too_few_images_to_calibrate_with_are_told() -> None:
+    images = np.random.default_rng(0).uniform(size=(20, 64))  # of which four validate, and two of these calibrate
+    with pytest.warns(UserWarning, match=r"alpha=0.05 needs 19 images to calibrate with, and there are 2"):
+        detector = OutlierDetector("recon_mse", **QUICK).fit(images)
+    assert detector.offset_ == -detector.detector_.calibration["recon_mse"].max()
+
+
+def test_its_networks_are_used_as_they_are(fitted: OutlierDetector) -> None:
+    assert not any(module.training for module in fitted.networks_.modules())
+    assert not any(parameter.requires_grad for parameter in fitted.networks_.parameters())
+
+
+def test_generators_of_every_kind_are_taken() -> None:
+    images = np.random.default_rng(0).uniform(size=(20, 64))
+    for make in (np.random.default_rng, np.random.RandomState):
+        first, twin = (OutlierDetector("recon_mse", random_state=make(5), **QUICK).fit(images) for _ in range(2))
+        assert np.array_equal(first.score_samples(images), twin.score_samples(images))

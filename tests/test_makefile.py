@@ -30,7 +30,7 @@ def set_up(tmp_path: Path) -> Path:
 def test_help_is_the_default_and_lists_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert targets is not None
-    assert {"install", "lint", "types", "test", "test-all", "demo", "clean"} <= set(targets[1].split())
+    assert {"install", "lint", "types", "test", "test-all", "docs", "demo", "clean"} <= set(targets[1].split())
     assert [line.split()[1] for line in make().splitlines()] == targets[1].split()
 
 
@@ -48,9 +48,15 @@ def test_test_checks_style_then_types_then_tests(set_up: Path) -> None:
 
 def test_every_target_sets_up_a_fresh_clone_first(set_up: Path) -> None:
     (set_up / ".venv" / ".installed").unlink()
-    for target in ("install", "lint", "types", "test", "test-all", "demo"):
+    for target in ("install", "lint", "types", "test", "test-all", "docs", "demo"):
         first = next(line for line in make("-n", target, folder=set_up).splitlines() if ".venv/bin/python" in line)
         assert first.endswith("-m venv .venv"), target
+
+
+def test_docs_are_built_and_say_how_to_read_them(set_up: Path) -> None:
+    *_, build, told = make("-n", "docs", folder=set_up).splitlines()
+    assert build.endswith("-m mkdocs build")
+    assert "-m http.server -d outputs/site" in told
 
 
 def test_ci_runs_make_test() -> None:

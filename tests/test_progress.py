@@ -41,6 +41,19 @@ def test_a_file_on_its_way(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         assert shown in output
 
 
+def test_what_is_worked_on_may_be_called_anything(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert list(watched([1, 2], "scans [old] [/x]", 2)) == [1, 2]
+    assert "scans [old] [/x]" in capsys.readouterr().out
+    with transfer_bar("set [old].zip", 2000, 500):
+        pass
+    assert "set [old].zip" in capsys.readouterr().out
+
+
 def test_a_terminal_shows_a_bar_and_the_lines_above_it(shared_data_dir: Path, tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "advvae", "mode=train", "dataset=digits", *TINY, "n_epochs=2"]

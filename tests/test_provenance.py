@@ -14,7 +14,18 @@ from tests.command import TINY, Command
 def test_a_run_tells_versions_machine_and_the_checksums_of_its_images(advvae: Command) -> None:
     first, second = (read_provenance(advvae.train().folder) for _ in range(2))
     (start,) = first["started"]
-    assert {"time", "advvae", "python", "torch", "numpy", "system", "processor", "cores"} <= set(start)
+    assert {
+        "time",
+        "advvae",
+        "python",
+        "torch",
+        "numpy",
+        "pillow",
+        "pytorch-msssim",
+        "system",
+        "processor",
+        "cores",
+    } <= set(start)
     assert [(row["set"], row["split"], row["n"]) for row in first["data"]] == [
         ("digits", "train", 1294), ("digits", "val", 144)
     ]  # fmt: skip
@@ -42,8 +53,9 @@ def test_going_on_is_another_start(advvae: Command) -> None:
 
 def test_what_cannot_be_read_is_empty(tmp_path: Path) -> None:
     assert read_provenance(tmp_path) == {"started": [], "data": []}
-    (tmp_path / "provenance.json").write_text("{")
-    assert read_provenance(tmp_path) == {"started": [], "data": []}
+    for text in ("{", "[]", "null", '{"started": 3}'):
+        (tmp_path / "provenance.json").write_text(text)
+        assert read_provenance(tmp_path) == {"started": [], "data": []}
 
 
 def test_the_commit_is_that_of_our_own_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,6 +64,13 @@ def test_the_commit_is_that_of_our_own_checkout(monkeypatch: pytest.MonkeyPatch,
     assert "commit" not in versions()
     (tmp_path / "site-packages" / ".git").mkdir(parents=True)
     assert commit() is None, "no repository that git can read"
+
+
+def test_where_there_is_a_gpu_its_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"GPU {number}")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    assert (provenance.machine()["gpus"], provenance.machine()["cuda"]) == (["GPU 0"], "13.0")
 
 
 def test_no_name_of_the_machine_is_told() -> None:

@@ -194,7 +194,7 @@ def test_what_was_typed_on_resume_is_kept_in_the_command_that_goes_on(
     assert len(losses(folder)) == 3
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1", "SIGUSR2"])
 def test_each_of_the_signals_ends_a_training_after_its_step(name: str) -> None:
     number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
     with stops_noted() as stop:
@@ -205,6 +205,21 @@ def test_each_of_the_signals_ends_a_training_after_its_step(name: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_launchers_own_signal_stays_its_own(number: signal.Signals) -> None:
+    """submitit requeues its job by one of them, for which it has a handler before a training begins."""
+    received = Mock()
+    before = signal.signal(number, received)
+    try:
+        with stops_noted() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.signal is None
+        received.assert_called_once()
+        assert signal.getsignal(number) is received
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_checkpoint_is_written_every_so_many_minutes(advvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:

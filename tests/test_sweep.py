@@ -136,7 +136,7 @@ def test_an_axis_that_was_swept_is_one_also_if_jobs_may_take_it_by_themselves(tm
         add_job(tmp_path, job, [f"precision={precision}", f"lr={lr}"], scored(loss=0.5))
     write_summary(tmp_path)
     assert (tmp_path / "summary.png").exists()
-    text = sweep_table(tmp_path)
+    text = sweep_table(gather(tmp_path))
     assert text is not None
     assert text.startswith("AUROC by precision, lr")
 
@@ -262,7 +262,7 @@ def test_the_table_of_scores_has_a_line_per_swept_value_and_the_mean(tmp_path: P
 def test_more_scores_than_jobs_go_down_the_page(tmp_path: Path) -> None:
     add_job(tmp_path, 0, ["lr=1"], scored(loss=0.5, kld=0.25, elbo=1.0))
     add_job(tmp_path, 1, ["lr=2"], scored(loss=1.0, kld=0.75, elbo=1.0))
-    text = sweep_table(tmp_path)
+    text = sweep_table(gather(tmp_path))
     assert text is not None
     lines = [line.replace(" ", "") for line in text.splitlines()]
     assert [lines[2], *lines[4:7]] == [
@@ -301,7 +301,7 @@ def test_no_picture_of_one_swept_key_without_scores(tmp_path: Path) -> None:
 def test_no_table_without_scores(tmp_path: Path) -> None:
     add_job(tmp_path, 0, ["lr=1"], finished(val_loss=0.5))
     write_summary(tmp_path)
-    assert sweep_table(tmp_path) is None
+    assert sweep_table(gather(tmp_path)) is None
     assert not (tmp_path / "summary.md").exists()
 
 

@@ -76,7 +76,8 @@ def decode_deep_colour(image: Image.Image) -> np.ndarray:
     Pillow keeps one byte of each value: the high one, or the low one if it is told that bytes come in the other order.
     """
     assert isinstance(image, ImageFile)
-    assert image.fp is not None
+    if image.fp is None:
+        raise ValueError("its file is closed")
     if not DEEP.fullmatch(raw_mode(image.tile[0])) or getattr(image, "tag_v2", {}).get(PLANAR) == 2:
         raise ValueError("it has more than 8 bits in a form that Pillow cuts to 8: save it as 16-bit RGB or RGBA PNG")
     image.fp.seek(0)

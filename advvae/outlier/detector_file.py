@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
@@ -38,8 +37,15 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 IDENTITIES = 4  # the newest that a file keeps, such as seeds
+PICKLE = 4  # protocol by which facts are digested, whatever Python's default is
 ABSENT = "absent"  # an identity's `images` where these are not at hand: scores made from any are taken
-LEARNT = ("state", "_copied")  # attributes of a score that are no part of its recipe
+NO_PART = ("state", "_copied", "needs")  # attributes of a score that are no part of its recipe
+
+# What a score of this package computes is told by numbers, so that files of older versions of it go on being used. Who
+# changes a score's formula, in outlier/*_scores.py, baselines.py or fitting.py, gives it the next number here: what it
+# learnt and gave is then made anew. Who changes what Evidence says of images raises that of all.
+EVIDENCE = 1
+FORMULAS: dict[str, int] = {}  # by the name of the function or class in its module; 1 where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +78,14 @@ class SavedDetector:
 def write_detector(path: Path, saved: SavedDetector) -> None:
     """Write a detector file. What it holds of other scores stays in it, and of the newest IDENTITIES identities.
 
+    A file that holds all of it already is left as it is: it may be an exported model's, or in somebody's cache.
     Only one process at a time does so, and none takes out what another has just written.
 
     Raises:
         UserError: it cannot be written.
     """
+    if _is_known(path, saved):
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_name(f".{path.name}.lock"), f"writing {path}"):
@@ -103,6 +112,17 @@ def read_detector(path: Path, identity: Mapping[str, str]) -> SavedDetector:
         reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         logger.warning(f"{path} is damaged, or no detector file ({reason}): its scores are made again")
         return nothing
+
+
+def _is_known(path: Path, saved: SavedDetector) -> bool:
+    """Whether the newest that a file holds are these scores, as these recipes made them."""
+    known: list[SavedDetector] = []
+    with suppress(Exception):  # as in _merged
+        known = _load(path)
+    if not known or not is_of(known[0].identity, saved.identity):
+        return False
+    recipes = {name: score.recipe for name, score in known[0].scores.items()}
+    return all(recipes.get(name) == score.recipe for name, score in saved.scores.items())
 
 
 def _merged(path: Path, saved: SavedDetector) -> list[SavedDetector]:
@@ -162,13 +182,14 @@ def _saved(plain: dict[str, Any]) -> SavedDetector:
 def recipe(score: Score) -> str:
     """What a score is beside what it learnt: its name in its module, and a digest of all else that shapes it.
 
-    That is: arguments and attributes, private ones too, but LEARNT; a user's own code; the version of this package.
+    That is: arguments and attributes, private ones too, but for NO_PART; a user's own code; the number of its formula.
     """
     plain: Any = score.func if isinstance(score, partial) else score
     arguments = (score.args, score.keywords) if isinstance(score, partial) else None
     kind = plain if hasattr(plain, "__qualname__") else type(plain)
-    facts = (version("advvae"), code_of(kind), arguments, _attributes(plain))
-    return f"{kind.__module__}.{kind.__qualname__} {_digest(facts)}"
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    facts = (EVIDENCE, FORMULAS.get(name, 1), code_of(kind), arguments, _attributes(plain))
+    return f"{name} {_digest(facts)}"
 
 
 def _attributes(plain: Any) -> object:
@@ -178,7 +199,7 @@ def _attributes(plain: Any) -> object:
     held = getattr(plain, "__dict__", None)
     if held is None:
         return plain
-    attributes = {name: held[name] for name in sorted(held) if name not in LEARNT}
+    attributes = {name: held[name] for name in sorted(held) if name not in NO_PART}
     if not isinstance(plain, FunctionType):
         return attributes
     closure = [cell.cell_contents for cell in plain.__closure__ or ()]
@@ -189,7 +210,7 @@ def _digest(facts: object) -> str:
     """Equal for equal facts; never the same for what cannot be pickled, of which nothing tells whether it is equal."""
     content = io.BytesIO()
     try:
-        pickler = _ByValue(content)
+        pickler = _ByValue(content, protocol=PICKLE)
         pickler.fast = True  # else one object twice and two equal ones differ
         pickler.dump(facts)
     except Exception:  # objects raise what they like

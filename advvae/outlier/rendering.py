@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,13 +34,28 @@ def write_text(folder: Path, tables: Iterable[Table]) -> None:
             unfinished.write_text(text, encoding="utf-8")
 
 
+def read_tables(path: Path) -> list[Table]:
+    """The tables of a Markdown file, each with the paragraph before it; [] where there is no such file."""
+    if not path.is_file():
+        return []
+    tables = []
+    for caption, text in pairwise(path.read_text(encoding="utf-8").split("\n\n")):
+        if text.startswith("|"):
+            headings, _, *rows = (
+                [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in text.strip().splitlines()
+            )
+            tables.append(Table(caption.strip(), headings, rows))
+    return tables
+
+
 def _markdown(tables: Iterable[Table]) -> str:
     from tabulate import tabulate
 
-    parts = [
-        f"{caption}\n\n{tabulate(rows, headings, tablefmt='github', disable_numparse=True)}\n"
-        for caption, headings, rows in tables
-    ]
+    parts = []
+    for caption, headings, rows in tables:
+        head, *lines = ([cell.replace("|", "\\|") for cell in line] for line in (headings, *rows))
+        parts.append(f"{caption}\n\n{tabulate(lines, head, tablefmt='github', disable_numparse=True)}\n")
     return "\n".join(parts)
 
 

@@ -71,8 +71,7 @@ def screen(
     """
     images = ScreenInput(source_path, form, slices)
     thresholds = {name: detector.threshold(name, alpha) for name in detector.names}
-    if thresholds[detector.headline] is None:
-        _tell_uncalibrated(detector, alpha)
+    tell_uncalibrated(detector, alpha)
     score = partial(detector.score, networks, objective, batch_size=batch_size, device=device, crop=crop)
     seeing = reconstructing(networks, crop, asked=maps)
     with ExitStack() as stack:
@@ -81,7 +80,10 @@ def screen(
             files = map_files(seeing, folder / "maps", form.size, batch_size=batch_size, device=device)
             add_maps = stack.enter_context(files)
         screened = _screen_all(images, detector, score, thresholds, folder / "screen.csv", add_maps)
-    _tell_input(images, folder)
+    tell_window(images)
+    if images.unreadable:
+        write_csv(folder / "unreadable.csv", ["path", "index", "reason"], unreadable_rows(images))
+        tell_unreadable(images, str(folder / "unreadable.csv"))
     _draw(screened, seeing, device, detector, thresholds, folder)
     return _metrics(screened, images, detector, thresholds, alpha)
 
@@ -155,8 +157,7 @@ def _screen_all(
             most_outlying += _most_outlying(places, chunk, judged[detector.headline])
             most_outlying = heapq.nlargest(SHOWN, most_outlying, key=lambda image: image.score)
         if not ranking:
-            first = images.unreadable[0]
-            raise UserError(f"input={images.path}: none of its images can be read; {first.place}: {first.reason}")
+            raise none_readable(images)
     counts = {name: None if value is None else flagged[name] for name, value in thresholds.items()}
     return Screened(counts, ranking, most_outlying)
 
@@ -223,8 +224,10 @@ def _draw_most_outlying(
     error_maps(images, reconstructions, [image.caption for image in shown], path, title)
 
 
-def _tell_uncalibrated(detector: Detector, alpha: float) -> None:
-    """Say how many images, or groups of them, there would have to be for a threshold."""
+def tell_uncalibrated(detector: Detector, alpha: float) -> None:
+    """Where there is no threshold, say how many images, or groups of them, there would have to be."""
+    if detector.threshold(detector.headline, alpha) is not None:
+        return
     n, unit = len(detector.calibration[detector.headline]), "images"
     if detector.n_calibrate_groups is not None:
         n, unit = detector.n_calibrate_groups, "groups"
@@ -232,17 +235,28 @@ def _tell_uncalibrated(detector: Detector, alpha: float) -> None:
     logger.warning(told, alpha, math.ceil(1 / alpha) - 1, unit, n)
 
 
-def _tell_input(images: ScreenInput, folder: Path) -> None:
-    """Say where most values lie outside the window, and which images cannot be read; a file lists all of these."""
+def tell_window(images: ScreenInput) -> None:
+    """Say where most values lie outside the window."""
     if images.form.window is not None and images.n_ends > images.n_values / 2:
         low, high = images.form.window
         told = "%.0f %% of the values of input=%s are black or white by the window [%g,%g]: are they in its unit?"
         logger.warning(told, 100 * images.n_ends / images.n_values, images.path, low, high)
-    if not images.unreadable:
-        return
-    path = folder / "unreadable.csv"
-    rows = ([image.place.path, image.place.index, image.reason] for image in images.unreadable)
-    write_csv(path, ["path", "index", "reason"], rows)
+
+
+def tell_unreadable(images: ScreenInput, listed_in: str) -> None:
+    """Say which images cannot be read, and where all of these are listed."""
     for image in images.unreadable[:TOLD]:
         logger.warning(f"{image.place.path} [{image.place.index}] cannot be read: {image.reason}")
-    logger.warning(f"images that cannot be read: {len(images.unreadable)}, listed in {path}; the others are scored")
+    n = len(images.unreadable)
+    logger.warning(f"images that cannot be read: {n}, listed in {listed_in}; the others are scored")
+
+
+def unreadable_rows(images: ScreenInput) -> list[tuple[str, int, str]]:
+    """Of each image that cannot be read: path, index, reason."""
+    return [(image.place.path, image.place.index, image.reason) for image in images.unreadable]
+
+
+def none_readable(images: ScreenInput) -> UserError:
+    """What is to be raised where that is all of them."""
+    first = images.unreadable[0]
+    return UserError(f"input={images.path}: none of its images can be read; {first.place}: {first.reason}")

@@ -17,6 +17,7 @@ HEADINGS = dict(
     )
 )
 SMALLER_IS_BETTER = ("fpr95_out", "fpr95_in", "fpr80_out")
+ALARMS = "False alarms"  # which the caption of their table begins with
 
 
 def write_tables(
@@ -177,7 +178,7 @@ def _alarm_table(alarms: Mapping[str, FalseAlarms]) -> Table:
     first = next(iter(alarms.values()))
     by_groups = first.n_calibrate_groups is not None or first.n_groups is not None
     caption = (
-        f"False alarms at alpha = {first.alpha:g}, thresholds from "
+        f"{ALARMS} at alpha = {first.alpha:g}, thresholds from "
         f"{counted(first.n_calibrate, first.n_calibrate_groups)} validation images: how many of "
         f"{counted(first.n, first.n_groups)} inliers are flagged, and the central 95 % of that count if "
         f"{'their groups' if by_groups else 'they'} are exchangeable with those."

@@ -1,8 +1,8 @@
 """What a page is made of. The template draws each block by its `kind`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from advvae.outlier.rendering import Table
 from advvae.report.charts import Chart
@@ -18,7 +18,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Sortable:
     """A table whose columns sort it. `links`: where each row's first cell leads. `marked`: rows to be seen first."""
 
     kind: ClassVar[str] = "table"
@@ -81,15 +81,17 @@ class Note:
 
 @dataclass(frozen=True)
 class Explorer:
-    """The jobs of a sweep, drawn by the page's script: parallel coordinates, and a heat map over any two keys."""
+    """The jobs of a sweep, drawn by the page's script: parallel coordinates, and a heat map over any two keys.
+
+    keys: key -> its value in each job. metrics: name -> its value in each job, None where it has none.
+    """
 
     kind: ClassVar[str] = "explorer"
-    jobs: Sequence[Mapping[str, Any]]
-    keys: Sequence[str]
-    metrics: Sequence[str]
+    keys: Mapping[str, Sequence[str]]
+    metrics: Mapping[str, Sequence[float | None]]
 
 
-Block = Facts | Sorted | Drawn | Choice | Shown | Series | Code | Note | Explorer
+Block = Facts | Sortable | Drawn | Choice | Shown | Series | Code | Note | Explorer
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,11 @@ class Section:
     name: str
     title: str
     blocks: list[Block] = field(default_factory=list)
+
+
+def section(name: str, title: str, build: Callable[[], list[Block]]) -> Section:
+    """A section of what `build` gives; of a file that is damaged, or another version's, it says so instead."""
+    try:
+        return Section(name, title, build())
+    except Exception as error:  # of as many kinds as files can be wrong: the rest of the page is worth having
+        return Section(name, title, [Note(f"This part cannot be made of its files ({type(error).__name__}: {error}).")])

@@ -3,11 +3,9 @@
 Lines differ in dash and markers too, so that they can be told apart in grey.
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,9 @@ from advvae.outlier.rendering import Table
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 BINS = 60
-POINTS = 400  # of a curve
+POINTS = 400  # of a ROC curve
+EPOCHS = 4000  # of a training curve
+MOST_ROWS = 500  # of a table: the first, and the file has the rest
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def line_chart(
 
     unit: the values are shares, from 0 to 1; else the y axis is logarithmic where they span more than a factor of 5.
     """
-    kept = thinned(len(x), POINTS)
+    kept = thinned(len(x), EPOCHS)
     x, lines = [x[i] for i in kept], {name: [values[i] for i in kept] for name, values in lines.items()}
     data = [
         {
@@ -64,10 +64,11 @@ def line_chart(
         y_axis |= {"range": [-0.03, 1.03]}
     elif is_wide:
         y_axis |= {"type": "log", "dtick": "D2" if max(known) < 300 * min(known) else 1}
-    rows = [[f"{at:g}", *(f"{values[i]:.5g}" for values in lines.values())] for i, at in enumerate(x)]
+    rows = [[f"{x[i]:g}", *(f"{values[i]:.5g}" for values in lines.values())] for i in thinned(len(x), MOST_ROWS)]
     layout = {"xaxis": {"title": {"text": x_name}}, "yaxis": y_axis, "hovermode": "x unified"}
     description = f"{title}: {', '.join(lines)} over {len(x)} values of {x_name}"
-    return Chart(title, description, data, layout, Table(title, [x_name, *lines], rows))
+    caption = f"{title}: {len(rows)} of {len(x):,} rows" if len(rows) < len(x) else title
+    return Chart(title, description, data, layout, Table(caption, [x_name, *lines], rows))
 
 
 def histogram_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float | None) -> Chart:
@@ -91,7 +92,7 @@ def histogram_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float
             }
         )
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": f"{title} (larger = more outlying; ends hold what lies beyond)"}},
+        "xaxis": {"title": {"text": f"{title} (larger = more outlying)"}},
         "yaxis": {"title": {"text": "share of the set"}, "rangemode": "tozero"},
     }
     if threshold is not None:
@@ -105,7 +106,8 @@ def histogram_chart(title: str, sets: Mapping[str, np.ndarray], threshold: float
         if len(values)
     ]
     table = Table(title, ["set", "n", "5 %", "median", "95 %"], rows)
-    return Chart(title, f"Histogram of the score {title} of {', '.join(sets)}", data, layout, table)
+    description = f"Histogram of the score {title} of {', '.join(sets)}"
+    return Chart(f"{title}: shares of each set; the ends hold what lies beyond", description, data, layout, table)
 
 
 def roc_chart(title: str, inliers: np.ndarray, outliers: Mapping[str, np.ndarray]) -> Chart:
@@ -146,7 +148,8 @@ def roc_chart(title: str, inliers: np.ndarray, outliers: Mapping[str, np.ndarray
         "yaxis": {"title": {"text": "share of outliers caught"}, "range": [-0.02, 1.02]},
     }
     table = Table(title, ["outliers", "n", "AUROC"], rows)
-    return Chart(title, f"ROC curves of the score {title} against {', '.join(outliers)}", data, layout, table)
+    description = f"ROC curves of the score {title} against {', '.join(outliers)}"
+    return Chart(f"{title}: ROC curves", description, data, layout, table)
 
 
 def heat_chart(
@@ -178,24 +181,6 @@ def heat_chart(
 def thinned(n: int, most: int) -> np.ndarray:
     """Positions in a sequence of n, evenly chosen where these are more than `most`; the first and last among them."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
-
-
-def read_columns(path: Path) -> dict[str, list[float]]:
-    """The columns of a CSV file of numbers that hold anything; an empty cell is NaN; {} where there is no file."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = rows[0].keys() if rows else []
-    return {name: [number(row[name]) for row in rows] for name in names if any(row[name] for row in rows)}
-
-
-def number(text: str) -> float:
-    """A cell of a table; NaN where it is empty or says why there is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _number(value: float) -> float | None:

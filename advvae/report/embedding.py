@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from advvae.report.charts import thinned
+
 WIDEST = 1400  # pixels: larger pictures are scaled down
 LOSSLESS = 150_000  # bytes of a PNG file up to which it is kept as it is
 QUALITY = 85  # of WebP, for the others
@@ -28,11 +30,11 @@ class Picture(NamedTuple):
 
 
 class Budget:
-    """Room for pictures: what comes after it is spent is left out, and counted."""
+    """Room for pictures: what comes after it is spent is left out. `left_out`: the captions of these."""
 
     def __init__(self, characters: int = BUDGET) -> None:
         self._left = characters
-        self.n_left_out = 0
+        self.left_out: list[str] = []
 
     def embed(self, path: Path, caption: str) -> Picture | None:
         """The picture of a file; None where there is no such file, it is damaged, or no room is left."""
@@ -40,25 +42,23 @@ class Budget:
         if picture is None:
             return None
         if len(picture.data) > self._left:
-            self.n_left_out += 1
+            self.left_out.append(caption)
             return None
         self._left -= len(picture.data)
         return picture
 
     def embed_series(self, paths: Sequence[Path], captions: Sequence[str], share: float) -> list[Picture]:
         """The pictures of a series, evenly chosen where all do not fit into this share of what room is left."""
-        n = min(len(paths), MOST_SMALL)
+        found = [_picture(paths[i], captions[i]) for i in thinned(len(paths), MOST_SMALL)]
+        pictures = [picture for picture in found if picture is not None]
         room = self._left * share
-        while n > 0:
-            chosen = [round(i * (len(paths) - 1) / max(1, n - 1)) for i in range(n)] if n > 1 else [len(paths) - 1]
-            found = [_picture(paths[i], captions[i]) for i in chosen]
-            pictures = [picture for picture in found if picture is not None]
-            size = sum(len(picture.data) for picture in pictures)
+        for n in range(len(pictures), 0, -1):
+            kept = [pictures[-1 - i] for i in reversed(thinned(len(pictures), n))]  # of one, the last
+            size = sum(len(picture.data) for picture in kept)
             if size <= room:
                 self._left -= size
-                return pictures
-            n = min(n - 1, int(n * room / size))
-        self.n_left_out += len(paths)
+                return kept
+        self.left_out += [picture.caption for picture in pictures]
         return []
 
 
@@ -74,7 +74,7 @@ def _picture(path: Path, caption: str) -> Picture | None:
                 file = io.BytesIO()
                 shown.save(file, "WEBP", quality=QUALITY)
                 kind, content, (width, height) = "webp", file.getvalue(), shown.size
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # the second: a PNG that ends early
         return None
     return Picture(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height, caption)
 
@@ -82,5 +82,10 @@ def _picture(path: Path, caption: str) -> Picture | None:
 @cache
 def chart_library() -> str:
     """plotly.js as it is packaged with plotly, compressed: a third of its size, which browsers unpack by themselves."""
-    script = files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
-    return base64.b64encode(gzip.compress(script, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(chart_script(), compresslevel=6, mtime=0)).decode()
+
+
+@cache
+def chart_script() -> bytes:
+    """plotly.js."""
+    return files("plotly").joinpath("package_data/plotly.min.js").read_bytes()

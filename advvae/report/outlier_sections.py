@@ -1,20 +1,25 @@
 """What a run's page shows of outlier scores: tables with intervals, ROC curves, histograms, thresholds, extremes."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
+from advvae.measured import number
 from advvae.outlier.pictures import SETS
-from advvae.outlier.rendering import Table
-from advvae.outlier.report import COLUMNS
-from advvae.outlier.tables import HEADINGS
-from advvae.report.blocks import Block, Choice, Note, Section, Shown, Sorted
-from advvae.report.charts import Chart, histogram_chart, number, roc_chart
+from advvae.outlier.rendering import Table, read_tables
+from advvae.outlier.report import COLUMNS, SHOWN
+from advvae.outlier.tables import ALARMS
+from advvae.report.blocks import Block, Choice, Note, Section, Shown, Sortable, section
+from advvae.report.charts import MOST_ROWS, Chart, histogram_chart, roc_chart
 from advvae.report.embedding import Budget
 from advvae.report.record import Record, in_short
 
-MOST_ROWS = 500  # of a table: the first, and the file has the rest
+SUMMARIES = (  # file, and what it shows
+    ("auroc.png", "AUROC of each score with its 95 % bootstrap interval; baselines hatched"),
+    ("auroc_map.png", "AUROC of each score and set"),
+    ("roc.png", "ROC curves with 95 % bootstrap bands"),
+)
 EXTREMES = (  # file, or pattern of files, and what it shows
     ("false_alarms.png", "False alarms: the inliers that look most outlying, with error maps"),
     ("misses.png", "Misses: the outliers that look most normal, with error maps"),
@@ -22,146 +27,119 @@ EXTREMES = (  # file, or pattern of files, and what it shows
     ("overlays.png", "Error maps over the images, with the outlines of what is anomalous"),
 )
 
-Scores = Mapping[str, np.ndarray]
-
 
 def sections(record: Record, budget: Budget) -> list[Section]:
     """Those of a run that scored outliers, or screened images; without blocks where it did neither."""
     return [
-        Section("outliers", "Outlier scores", _tables(record)),
-        Section("curves-of-scores", "ROC curves and histograms", _curves(record)),
-        Section("decisions", "Thresholds", _thresholds(record)),
-        Section("extremes", "Worst misses and false alarms", _extremes(record, budget)),
-        Section("screened", "Screened images", _screened(record)),
+        section("outliers", "Outlier scores", partial(_tables, record)),
+        section("curves-of-scores", "ROC curves and histograms", partial(_curves, record, budget)),
+        section("decisions", "Thresholds", partial(_thresholds, record)),
+        section("extremes", "Worst misses and false alarms", partial(_extremes, record, budget)),
+        section("screened", "Screened images", partial(_screened, record)),
     ]
 
 
 def _tables(record: Record) -> list[Block]:
-    """Each set's metrics of each score, and what else was compared."""
+    """Those of results.md, which say all that a reader must know; then what else was compared."""
+    best = record.measured.get("ranked_by")
     blocks: list[Block] = []
-    by_set: dict[str, list[dict[str, str]]] = {}
-    for row in record.table("results.csv"):
-        by_set.setdefault(row["set"], []).append(row)
-    for place, (name, rows) in enumerate(by_set.items()):
-        n = f"{int(rows[0]['n_in']):,} inliers, {int(rows[0]['n_out']):,} outliers" if rows[0]["n_out"] else ""
-        cells = [[_named(row), *(_interval(row, metric) for metric in HEADINGS)] for row in rows]
-        caption = f"{name}: {n}. Values with 95 % bootstrap intervals; outliers are the positives"
-        headings = ["score", *HEADINGS.values()]
-        marked = [row["score"] == record.measured.get("ranked_by") for row in rows]
-        blocks.append(Sorted(Table(caption, headings, cells), marked=marked, folded=place > 0))
+    for table in read_tables(record.folder / "results.md"):
+        if not table.caption.startswith(ALARMS):
+            marked = [row[0].partition(" ")[0] == best for row in table.rows]
+            blocks.append(Sortable(table, marked=marked, folded=bool(blocks)))
     for file, caption in (
-        ("labels.csv", "Outliers of each label against all inliers"),
         ("controls.csv", "Controls, where an AUROC of 0.5 is expected"),
         ("comparisons.csv", "Differences between scores, paired by image"),
-        ("pixels.csv", "Anomalous pixels found by error maps"),
+        ("pixels.csv", "Anomalous pixels found by error maps, image by image"),
     ):
         if rows := record.table(file):
             cells = [[in_short(cell) for cell in row.values()] for row in rows[:MOST_ROWS]]
             caption += f": the first {MOST_ROWS} of {len(rows):,}, all in {file}" if len(rows) > MOST_ROWS else ""
-            blocks.append(Sorted(Table(caption, list(rows[0]), cells), folded=True))
+            blocks.append(Sortable(Table(caption, list(rows[0]), cells), folded=True))
     return blocks
 
 
-def _named(row: Mapping[str, str]) -> str:
-    marks = [
-        mark for mark, column in (("baseline", "baseline"), ("below chance", "below_chance")) if row[column] == "1"
-    ]
-    return f"{row['score']} ({', '.join(marks)})" if marks else row["score"]
-
-
-def _interval(row: Mapping[str, str], metric: str) -> str:
-    """A value with its interval; what stands there where it is undefined."""
-    cells = [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]]
-    value, low, high = (f"{number(cell):.3f}" if np.isfinite(number(cell)) else cell for cell in cells)
-    return value if not np.isfinite(number(cells[1])) else f"{value} [{low}, {high}]"
-
-
-def _curves(record: Record) -> list[Block]:
-    """ROC curves and histograms of one score at a time."""
-    inliers, outliers = _scores_by_set(record.folder / "scores.csv")
-    if not inliers or not outliers:
+def _curves(record: Record, budget: Budget) -> list[Block]:
+    """ROC curves and histograms of one score at a time, and pictures of all scores."""
+    table = record.scores
+    if table is None:
         return []
-    shown = dict(list(outliers.items())[:SETS])
+    is_outlier = (table["is_outlier"] == "1").to_numpy()
+    sets = [str(name) for name in table["source"][is_outlier].unique()]
+    rows = {name: is_outlier & (table["source"] == name).to_numpy() for name in sets[:SETS]}
     thresholds = {row["score"]: number(row["threshold"]) for row in record.table("alarms.csv")}
     charts: dict[str, Sequence[Chart]] = {}
-    for score, normal in inliers.items():
-        threshold = thresholds.get(score, np.nan)
-        of_sets = {name: scores[score] for name, scores in shown.items()}
-        spread = histogram_chart(score, {"inliers": normal, **of_sets}, threshold if np.isfinite(threshold) else None)
-        charts[score] = [roc_chart(score, normal, of_sets), spread]
+    for score in [name for name in table.columns if name not in (*COLUMNS, "group")]:
+        values, threshold = table[score].to_numpy(), thresholds.get(score, np.nan)
+        inliers, outliers = values[~is_outlier], {name: values[of_set] for name, of_set in rows.items()}
+        spread = histogram_chart(score, {"inliers": inliers, **outliers}, threshold if np.isfinite(threshold) else None)
+        charts[score] = [roc_chart(score, inliers, outliers), spread]
     blocks: list[Block] = [Choice("score", charts, record.measured.get("ranked_by", next(iter(charts))))]
-    if left_out := list(outliers)[SETS:]:
+    if left_out := sets[SETS:]:
         blocks.append(Note(f"Not drawn, but in the tables: {', '.join(left_out)}."))
-    return blocks
-
-
-def _scores_by_set(path: Path) -> tuple[Scores, dict[str, Scores]]:
-    """What scores.csv says: of inliers score -> (n,), and of each outlier set."""
-    if not path.is_file():
-        return {}, {}
-    import pandas
-
-    table = pandas.read_csv(path, dtype=dict.fromkeys((*COLUMNS, "group"), str), keep_default_na=False)
-    names = [name for name in table.columns if name not in (*COLUMNS, "group")]
-    numbers = {name: pandas.to_numeric(table[name], errors="coerce").to_numpy() for name in names}
-
-    def of(rows: np.ndarray) -> Scores:
-        return {name: values[rows] for name, values in numbers.items()}
-
-    is_outlier, source = (table["is_outlier"] == "1").to_numpy(), table["source"].to_numpy()
-    sets = dict.fromkeys(source[is_outlier])
-    return of(~is_outlier), {str(name): of(is_outlier & (source == name)) for name in sets}
+    found = (budget.embed(record.folder / name, caption) for name, caption in SUMMARIES)
+    return [*blocks, *(Shown(picture) for picture in found if picture is not None)]
 
 
 def _thresholds(record: Record) -> list[Block]:
     """What flags an image, and how many inliers it flagged."""
-    if rows := record.table("alarms.csv"):
-        first = rows[0]
-        caption = (
-            f"At alpha = {first['alpha']}, from {int(first['n_calibrate']):,} validation images: how many of "
-            f"{int(first['n']):,} inliers are flagged, and the central 95 % of that count if they are exchangeable"
-        )
-        cells = [
-            [row["score"], in_short(row["threshold"]) or "none: too few images", row["count"], in_short(row["rate"]),
-             f"{row['low']} to {row['high']}" if row["low"] else ""]
-            for row in rows
-        ]  # fmt: skip
-        return [Sorted(Table(caption, ["score", "threshold", "false alarms", "rate", "expected"], cells))]
+    if alarms := [table for table in read_tables(record.folder / "results.md") if table.caption.startswith(ALARMS)]:
+        return [Sortable(table) for table in alarms]
     if thresholds := record.measured.get("thresholds"):
         flagged = record.measured["flagged"]
         cells = [
-            [name, "none: too few images" if value is None else f"{value:.5g}", str(flagged[name] or 0)]
+            [name, "none: too few images", ""] if value is None else [name, f"{value:.5g}", str(flagged[name] or 0)]
             for name, value in thresholds.items()
         ]
         caption = f"At alpha = {record.measured['alpha']:g}, from {record.measured['n_calibrate']:,} validation images"
-        return [Sorted(Table(caption, ["score", "threshold", "images flagged"], cells))]
+        return [Sortable(Table(caption, ["score", "threshold", "images flagged"], cells))]
     return []
 
 
 def _extremes(record: Record, budget: Budget) -> list[Block]:
+    """Pictures, each above the names of what it shows."""
     blocks: list[Block] = []
     for pattern, caption in EXTREMES:
         for path in record.pictures(pattern):
             if picture := budget.embed(path, caption.format(stem=path.stem)):
                 blocks.append(Shown(picture))
+                blocks += _named(record, path.stem)
     return blocks
+
+
+def _named(record: Record, shown: str) -> Iterator[Block]:
+    """Which images a picture of extremes shows, in its order: `shown` is false_alarms, misses, or a set's name."""
+    table, by = record.scores, str(record.measured.get("ranked_by"))
+    if table is None or by not in table or shown == "overlays":
+        return
+    if shown == "false_alarms":
+        images = table[table["is_outlier"] == "0"].sort_values(by, ascending=False, kind="stable")
+    else:
+        of_set = table["is_outlier"] == "1" if shown == "misses" else table["source"] == shown
+        images = table[of_set & (table["is_outlier"] == "1")].sort_values(by, kind="stable")
+    names = [name for name in (*COLUMNS[1:], "group", by) if name in table and (images[name].astype(str) != "").any()]
+    cells = [[in_short(cell) for cell in row] for row in images[names].head(SHOWN).itertuples(index=False)]
+    yield Sortable(Table("The images above, in their order", names, cells), folded=True)
 
 
 def _screened(record: Record) -> list[Block]:
     """The images by their headline score, the most outlying first."""
-    rows = record.table("screen.csv")
-    if not rows:
+    import pandas
+
+    path = record.folder / "screen.csv"
+    if not path.is_file():
         return []
-    scores = [name for name in rows[0] if name not in ("path", "index") and not name.endswith(("_p", "_flag"))]
+    names = pandas.read_csv(path, nrows=0).columns
+    scores = [name for name in names if name not in ("path", "index") and not name.endswith(("_p", "_flag"))]
     by = "fused" if "fused" in scores else scores[0]  # as Detector.headline
-    rows.sort(key=lambda row: -number(row[by]))
-    flagged = sum(row[f"{by}_flag"] == "1" for row in rows)
-    cells = [
-        [row["path"], row["index"], in_short(row[by]), in_short(row[f"{by}_p"]), row[f"{by}_flag"] or "no threshold"]
-        for row in rows[:MOST_ROWS]
-    ]
-    caption = f"{len(rows):,} images by {by}, the most outlying first; {flagged:,} are flagged"
-    if len(rows) > MOST_ROWS:
+    shown = ["path", "index", by, f"{by}_p", f"{by}_flag"]
+    table = pandas.read_csv(path, usecols=shown, dtype={f"{by}_flag": str}, keep_default_na=False)[shown]
+    first = table.assign(**{by: pandas.to_numeric(table[by], errors="coerce")}).nlargest(MOST_ROWS, by)
+    flagged = table[f"{by}_flag"] == "1"
+    caption = f"{len(table):,} images by {by}, the most outlying first; {flagged.sum():,} are flagged"
+    if len(table) > MOST_ROWS:
         caption += f"; the first {MOST_ROWS}, and all in screen.csv"
-    marked = [row[f"{by}_flag"] == "1" for row in rows[:MOST_ROWS]]
-    return [Sorted(Table(caption, ["path", "index", by, "p-value", "flagged"], cells), marked=marked)]
+    said = first.replace({f"{by}_flag": {"1": "yes", "0": "no"}})  # empty where there is no threshold
+    cells = [[in_short(cell) for cell in row] for row in said.itertuples(index=False)]
+    headings = ["path", "index", by, "p-value", "flagged"]
+    return [Sortable(Table(caption, headings, cells), marked=flagged[first.index].to_list())]

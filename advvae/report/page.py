@@ -1,5 +1,8 @@
 """From sections to the text of a page, and to its file."""
 
+import base64
+import hashlib
+import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -8,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from advvae.files import replacing
 from advvae.report.blocks import Section
-from advvae.report.embedding import chart_library
+from advvae.report.embedding import chart_library, chart_script
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+logger = logging.getLogger(__name__)
+
+LARGEST = 10_000_000  # bytes of a page that others are sent
 DRAWN = ("chart", "choice", "explorer")  # blocks that need the library of charts
 
 
@@ -40,6 +46,8 @@ def write_page(path: Path, *, title: str, subtitle: str, status: str, sections: 
     )
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+    if (size := path.stat().st_size) > LARGEST:
+        logger.warning(f"{path} is large: {size / 1e6:.0f} MB")
     return path
 
 
@@ -57,5 +65,12 @@ def _environment() -> "Environment":
     )
     templates = files("advvae.report").joinpath("templates")
     environment.globals["style"] = Markup(templates.joinpath("page.css").read_text(encoding="utf-8"))
-    environment.globals["script"] = Markup(templates.joinpath("page.js").read_text(encoding="utf-8"))
+    script = templates.joinpath("page.js").read_text(encoding="utf-8")
+    environment.globals["script"] = Markup(script)
+    environment.globals["allowed"] = " ".join(map(_source, (script.encode(), chart_script())))
     return environment
+
+
+def _source(script: bytes) -> str:
+    """A script as a Content-Security-Policy allows it; none but those of `allowed` run in a page, nor do links."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"

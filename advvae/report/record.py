@@ -1,21 +1,29 @@
 """What a run's folder tells of it."""
 
 import csv
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from advvae.conf_text import config_text, default_options
 from advvae.config import CONF, DATASET_KEYS, FLAT_KEYS
 from advvae.errors import UserError
+from advvae.outlier.report import COLUMNS
 from advvae.provenance import read_provenance
 from advvae.runs import read_config, read_metrics
 from advvae.shapes import default_hidden_dims
 from advvae.sweep_rows import overrides_of
+from advvae.tracking import without_folders
+
+if TYPE_CHECKING:
+    import pandas
 
 GROUPS = ("dataset", "out_dataset", "model", "loss", "tracker")
+QUOTES = "'\""
 PLACES = ("data_dir", "output_dir")  # where things are, which differs everywhere and says nothing
 
 
@@ -53,10 +61,32 @@ class Record:
     def dataset(self) -> str:
         return self.config.get("dataset", {}).get("name", "")
 
+    @property
+    def command(self) -> str:
+        """What was typed, and taken. Of a place outside the current folder, the last part stands alone."""
+        words = ["advvae"]
+        for text in self.typed:
+            key, sign, value = text.partition("=")
+            words.append(f"{key}{sign}{without_folders(value.strip(QUOTES))}")
+        return shlex.join(words)
+
     @cached_property
     def settings(self) -> list[Setting]:
         """Every key of the config."""
         return settings(self.config)
+
+    @cached_property
+    def scores(self) -> "pandas.DataFrame | None":
+        """scores.csv, a row per image; None where there is none."""
+        import pandas
+
+        path = self.folder / "scores.csv"
+        if not path.is_file():
+            return None
+        words = (*COLUMNS, "group")
+        table = pandas.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+        scores = [name for name in table.columns if name not in words]
+        return table.assign(**{name: pandas.to_numeric(table[name], errors="coerce") for name in scores})
 
     def table(self, name: str) -> list[dict[str, str]]:
         """The rows of a CSV file; none where there is no such file."""
@@ -87,10 +117,7 @@ def read_record(folder: Path) -> Record:
 
 def settings(config: dict[str, Any]) -> list[Setting]:
     """The keys of a resolved config beside their defaults: groups with their sub-keys first, then the flat keys."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    chosen = {
-        group: option for item in defaults["defaults"] if isinstance(item, dict) for group, option in item.items()
-    }
+    defaults, chosen = yaml.safe_load(config_text()), default_options()
     rows = []
     for group in GROUPS:
         node = config.get(group) or {}
@@ -125,7 +152,8 @@ def _option_defaults(group: str, name: str, defaults: dict[str, Any]) -> dict[st
 
 
 def _setting(key: str, value: Any, default: Any) -> Setting:
-    return Setting(key, in_words(value), in_words(default), _plain(value) != _plain(default))
+    differs = _plain(value) != _plain(default)
+    return Setting(key, in_words(without_folders(value)), in_words(default), differs)
 
 
 def _plain(value: Any) -> Any:

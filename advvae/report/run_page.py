@@ -1,26 +1,28 @@
 """The page of a run: what it was, what it measured, and what it drew."""
 
 import math
-import shlex
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from advvae.figures import CURVES
-from advvae.outlier.rendering import Table
+from advvae.measured import number, read_columns, single_numbers
+from advvae.outlier.rendering import Table, read_tables
 from advvae.report import outlier_sections
-from advvae.report.blocks import Block, Choice, Code, Drawn, Facts, Note, Section, Series, Shown, Sorted
-from advvae.report.charts import Chart, heat_chart, line_chart, number, read_columns
+from advvae.report.blocks import Block, Choice, Code, Drawn, Facts, Note, Section, Series, Shown, Sortable, section
+from advvae.report.charts import Chart, heat_chart, line_chart
 from advvae.report.embedding import Budget
 from advvae.report.page import write_page
 from advvae.report.record import Record, in_short, in_words, read_record
-from advvae.runs import REPORT, flat
+from advvae.runs import REPORT
+from advvae.tracking import without_folders
 
 SERIES_SHARE = 0.5  # of the room for pictures that a series of epochs may take
-LARGE = ("scores", "near", "far", "sets", "thresholds", "flagged", "auroc")  # metrics that have tables of their own
 PICTURES = (  # of each mode but those of an outlier run: file, and what it shows
     ("reconstructions.png", "Test images, each above its reconstruction and where the two differ"),
     ("samples.png", "Samples"),
@@ -39,17 +41,19 @@ def write_report(folder: Path) -> Path:
         UserError: the folder is no run's; the file cannot be written.
     """
     record, budget = read_record(folder), Budget()
+    pictures = section("pictures", "Pictures", partial(_pictures, record, budget))  # which come before those of epochs
+    outliers = outlier_sections.sections(record, budget)
     sections = [
-        _what_was_run(record),
-        Section("results", "Results", _results(record)),
-        Section("curves", "Training", _curves(record, budget)),
-        *outlier_sections.sections(record, budget),
-        Section("pictures", "Pictures", _pictures(record, budget)),
-        Section("matrix", "Every set against every other", _matrix(record)),
-        Section("config", "Configuration", _configuration(record)),
+        section("run", "What was run", partial(_what_was_run, record)),
+        section("results", "Results", partial(_results, record)),
+        section("curves", "Training", partial(_curves, record, budget)),
+        *outliers,
+        pictures,
+        section("matrix", "Every set against every other", partial(_matrix, record)),
+        section("config", "Configuration", partial(_configuration, record)),
     ]
-    if budget.n_left_out:
-        words = f"{budget.n_left_out} pictures are left out to keep this page small; they are in the run's folder."
+    if budget.left_out:
+        words = f"To keep this page small, these are in the run's folder alone: {'; '.join(budget.left_out)}."
         sections.append(Section("left-out", "Left out", [Note(words)]))
     modes = " + ".join([record.mode, *record.config.get("then", [])])
     return write_page(
@@ -61,30 +65,43 @@ def write_report(folder: Path) -> Path:
     )
 
 
-def _what_was_run(record: Record) -> Section:
+def _what_was_run(record: Record) -> list[Block]:
+    """The command and its circumstances; of a run that was resumed, those of every start."""
     started = record.provenance["started"]
     last: dict[str, Any] = started[-1] if started else {}
+    versions = ("python", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core")
     rows = [
         ("status", record.status),
         ("error", record.error),
         ("time", "" if record.seconds is None else str(timedelta(seconds=round(record.seconds)))),
         ("begun", " and ".join(start["time"] for start in started)),
         ("seed", in_words(record.config.get("seed"))),
-        ("advvae", " at commit ".join(last[name] for name in ("advvae", "commit") if name in last)),
-        *((name, last.get(name, "")) for name in ("python", "torch", "torchvision", "numpy", "scikit-learn")),
+        ("advvae", _advvae(last)),
+        *((name, last.get(name, "")) for name in versions),
         ("machine", _machine(last)),
         *((name, record.config.get(name, "")) for name in ("checkpoint_sha256", "discriminator_checkpoint_sha256")),
-        ("folder", str(record.folder)),
+        ("folder", without_folders(str(record.folder.absolute()))),
     ]
     blocks: list[Block] = [
-        Code(shlex.join(["advvae", *record.typed])),
+        Code(record.command),
         Facts([(name, value) for name, value in rows if value]),
     ]
     if data := record.provenance["data"]:
         cells = [[row["set"], row["split"], f"{row['n']:,}", row["sha256"] or "not known"] for row in data]
         words = "Images that were read, with the SHA-256 of their prepared files' checksums"
-        blocks.append(Sorted(Table(words, ["set", "split", "n", "sha256"], cells)))
-    return Section("run", "What was run", blocks)
+        blocks.append(Sortable(Table(words, ["set", "split", "n", "sha256"], cells)))
+    if len(started) > 1:
+        cells = [
+            [start["time"], _advvae(start), *(start.get(name, "") for name in versions), _machine(start)]
+            for start in started
+        ]
+        headings = ["begun", "advvae", *versions, "machine"]
+        blocks.append(Sortable(Table(f"This run was begun {len(started)} times", headings, cells), folded=True))
+    return blocks
+
+
+def _advvae(start: dict[str, Any]) -> str:
+    return " at commit ".join(start[name] for name in ("advvae", "commit") if name in start)
 
 
 def _machine(start: dict[str, Any]) -> str:
@@ -96,13 +113,12 @@ def _machine(start: dict[str, Any]) -> str:
 
 def _results(record: Record) -> list[Block]:
     """Single numbers, each beside its floor where it has one."""
-    shown = flat({name: value for name, value in record.measured.items() if name not in LARGE})
-    floors = {name: shown.pop(f"{name}_floor") for name in list(shown) if f"{name}_floor" in shown}
+    shown, floors = single_numbers({name: value for name, value in record.measured.items() if name != "flagged"})
     if not shown:
         return []
     headings = ["metric", "value", "floor: real images against real ones"] if floors else ["metric", "value"]
     rows = [[name, in_short(value), *([in_short(floors.get(name))] if floors else [])] for name, value in shown.items()]
-    return [Sorted(Table("What was measured", headings, rows))]
+    return [Sortable(Table("What was measured", headings, rows))]
 
 
 def _curves(record: Record, budget: Budget) -> list[Block]:
@@ -113,7 +129,8 @@ def _curves(record: Record, budget: Budget) -> list[Block]:
         if paths := record.pictures(f"{name}/epoch-*.png"):
             captions = [f"{label.partition(' ')[0]} after epoch {int(path.stem.partition('-')[2])}" for path in paths]
             if pictures := budget.embed_series(paths, captions, SERIES_SHARE):
-                blocks.append(Series(label, pictures))
+                some = f" ({len(pictures)} of {len(paths)} grids)" if len(pictures) < len(paths) else ""
+                blocks.append(Series(label + some, pictures))
     return blocks
 
 
@@ -139,10 +156,15 @@ def _pictures(record: Record, budget: Budget) -> list[Block]:
 
 
 def _matrix(record: Record) -> list[Block]:
-    """AUROC of every pair of sets, a heat map for each score."""
+    """AUROC of every pair of sets, with what the sets have in common; then a heat map for each score."""
     rows = record.table("matrix.csv")
     if not rows:
         return []
+    blocks: list[Block] = []
+    for table in read_tables(record.folder / "matrix.md"):
+        pages = [f"{row[0]}/{REPORT}" for row in table.rows]
+        links = [f"./{quote(page)}" if (record.folder / page).is_file() else "" for page in pages]
+        blocks.append(Sortable(table, links=links))
     sets = list(dict.fromkeys(row["dataset"] for row in rows))
     charts: dict[str, list[Chart]] = {}
     for score in dict.fromkeys(row["score"] for row in rows):
@@ -150,21 +172,23 @@ def _matrix(record: Record) -> list[Block]:
         for row in (row for row in rows if row["score"] == score and row["out_dataset"] in sets):
             values[sets.index(row["dataset"]), sets.index(row["out_dataset"])] = number(row["auroc"])
         charts[score] = [heat_chart(f"AUROC of {score}", values, sets, sets, ("inliers", "outliers"))]
-    blocks: list[Block] = [Choice("score", charts, record.measured.get("ranked_by", next(iter(charts))))]
+    blocks.append(Choice("score", charts, record.measured.get("ranked_by", next(iter(charts)))))
     if audit := record.table("audit.csv"):
         cells = [list(row.values()) for row in audit]
-        blocks.append(Sorted(Table("What the sets have in common", list(audit[0]), cells), folded=True))
+        blocks.append(Sortable(Table("What the sets have in common", list(audit[0]), cells), folded=True))
     return blocks
 
 
 def _configuration(record: Record) -> list[Block]:
+    if not record.config:  # of a job that failed before it began
+        return []
     differing = [setting for setting in record.settings if setting.differs]
     headings = ["key", "value", "default"]
     rows = [[setting.key, setting.value, setting.default] for setting in record.settings]
     blocks: list[Block] = []
     if differing:
         table = Table("What differs from the defaults", headings, [[s.key, s.value, s.default] for s in differing])
-        blocks.append(Sorted(table, marked=[True] * len(differing)))
+        blocks.append(Sortable(table, marked=[True] * len(differing)))
     marks = [setting.differs for setting in record.settings]
-    blocks.append(Sorted(Table("All values", headings, rows), marked=marks, folded=True))
+    blocks.append(Sortable(Table("All values", headings, rows), marked=marks, folded=True))
     return blocks

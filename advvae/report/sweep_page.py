@@ -1,19 +1,25 @@
 """The page of a sweep: its jobs in a table, as parallel coordinates, and as heat maps over any two keys."""
 
 import math
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from advvae.outlier.rendering import Table
-from advvae.report.blocks import Block, Explorer, Facts, Note, Section, Shown, Sorted
+from advvae.report.blocks import Block, Explorer, Facts, Note, Shown, Sortable, section
 from advvae.report.embedding import Budget
 from advvae.report.page import write_page
 from advvae.report.record import in_short
 from advvae.runs import REPORT
-from advvae.sweep_rows import Row, gather, seed_rows, swept_keys, varied_keys
+from advvae.sweep_resume import is_finished, is_under_way
+from advvae.sweep_rows import Row, gather, seed_rows, swept_keys
+from advvae.tracking import without_folders
 
 FIRST = ("val_loss", "val_mse", "val_kld", "loss", "mse", "psnr", "ssim", "fid")  # metrics that a table begins with
-SHOWN = 12  # metrics in the table of jobs; summary.csv has all
+OF_SCORES = ("auroc", "aupr_out", "fpr95_out")  # what is shown of each score; summary.csv has all, with intervals
+SHOWN = 12  # metrics in the table of jobs
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -24,57 +30,68 @@ def write_sweep_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     rows = gather(folder)
-    keys, metrics = varied_keys(rows), _numeric_metrics(rows)
-    counts = {
-        status: sum(row["status"] == status for row in rows) for status in dict.fromkeys(r["status"] for r in rows)
-    }
-    seconds = sum(row["seconds"] or 0 for row in rows)
-    facts = [
-        ("jobs", ", ".join(f"{n} {status}" for status, n in counts.items())),
-        ("swept", ", ".join(swept_keys(rows)) or "nothing: all jobs are the same"),
-        ("all together", f"{seconds:,.0f} s"),
-        ("folder", str(folder)),
-    ]
-    summary = Budget().embed(folder / "summary.png", "Heat maps over what was swept")
+    keys, metrics = swept_keys(rows), _metrics(rows)
     sections = [
-        Section("sweep", "What was swept", [Facts(facts)]),
-        Section("jobs", "Jobs", _jobs(folder, rows, keys, metrics)),
-        Section("explore", "Keys against metrics", _explorer(rows, keys, metrics)),
-        Section("summary", "Summary", [Shown(summary)] if summary else []),
+        section("sweep", "What was swept", partial(_facts, folder, rows, keys)),
+        section("jobs", "Jobs", partial(_jobs, folder, rows, keys, metrics)),
+        section("explore", "Keys against metrics", partial(_explorer, rows, keys, metrics)),
+        section("summary", "Summary", partial(_summary, folder)),
     ]
     return write_page(
         folder / REPORT,
-        title=f"Sweep of {len(rows)} jobs",
+        title=f"Sweep of {len(rows)} job{'s' * (len(rows) != 1)}",
         subtitle=folder.name,
-        status="finished" if set(counts) == {"finished"} else "not all finished",
+        status=_status(folder, rows),
         sections=sections,
     )
 
 
+def _status(folder: Path, rows: list[Row]) -> str:
+    if is_finished(folder):
+        return "finished"
+    return f"under way, {len(rows)} jobs so far" if is_under_way(folder) else "not all finished"
+
+
+def _facts(folder: Path, rows: list[Row], keys: list[str]) -> list[Block]:
+    counts = Counter(row["status"] for row in rows)
+    facts = [
+        ("jobs", ", ".join(f"{n} {status}" for status, n in counts.items())),
+        ("swept", ", ".join(keys) or "nothing: all jobs are the same"),
+        ("all together", f"{sum(row['seconds'] or 0 for row in rows):,.0f} s"),
+        ("folder", without_folders(str(folder.absolute()))),
+    ]
+    return [Facts(facts)]
+
+
 def _jobs(folder: Path, rows: list[Row], keys: list[str], metrics: list[str]) -> list[Block]:
     shown = metrics[:SHOWN]
-    headings = ["job", *keys, "status", "seconds", *shown]
-    blocks: list[Block] = []
-    cells, links = [], []
-    for row in rows:
-        values = [in_short(row["metrics"].get(name)) for name in shown]
+
+    def cells(row: Row, keys: list[str], *between: str) -> list[str]:
         own = [row["overrides"].get(key, "") for key in keys]
-        cells.append([row["job"], *own, row["status"], in_short(row["seconds"]), *values])
-        links.append(f"{row['job']}/{REPORT}" if (folder / row["job"] / REPORT).is_file() else "")
-    more = f"; {len(metrics) - SHOWN} more metrics are in summary.csv" if len(metrics) > SHOWN else ""
-    blocks.append(Sorted(Table(f"A row per job{more}", headings, cells), links=links))
+        return [row["job"], *own, *between, *(in_short(row["metrics"].get(name)) for name in shown)]
+
+    pages = [f"{row['job']}/{REPORT}" for row in rows]
+    links = [f"./{quote(page)}" if (folder / page).is_file() else "" for page in pages]
+    losses = {row["job"]: number for row in rows if (number := _number(row["metrics"].get("val_loss"))) is not None}
+    best = min(losses, key=lambda job: losses[job], default=None)
+    caption = "A row per job"
+    if len(losses) > 1:
+        caption += "; that of the lowest val_loss is marked"
+    if len(metrics) > SHOWN:
+        caption += "; more metrics are in summary.csv"
+    table = Table(
+        caption,
+        ["job", *keys, "status", "seconds", *shown],
+        [cells(row, keys, row["status"], in_short(row["seconds"])) for row in rows],
+    )
+    marked = [len(losses) > 1 and row["job"] == best for row in rows]
+    blocks: list[Block] = [Sortable(table, links=links, marked=marked)]
     blocks += [Note(f"Job {row['job']} {row['status']}: {row['error']}") for row in rows if row["error"]]
     if repeated := seed_rows(rows):
-        cells = [
-            [
-                row["job"],
-                *(row["overrides"].get(key, "") for key in keys),
-                *(in_short(row["metrics"].get(m)) for m in shown),
-            ]
-            for row in repeated
-        ]
+        others = [key for key in keys if key != "seed"]
         caption = "Jobs that differ in the seed alone: means and standard deviations"
-        blocks.append(Sorted(Table(caption, ["jobs", *keys, *shown], cells)))
+        table = Table(caption, ["jobs", *others, *shown], [cells(row, others) for row in repeated])
+        blocks.append(Sortable(table))
     return blocks
 
 
@@ -82,23 +99,30 @@ def _explorer(rows: list[Row], keys: list[str], metrics: list[str]) -> list[Bloc
     finished = [row for row in rows if row["status"] == "finished"]
     if not keys or not metrics or not finished:
         return []
-    jobs: list[dict[str, Any]] = [
-        {
-            "job": row["job"],
-            "keys": {key: row["overrides"].get(key, "default") for key in keys},
-            "metrics": {name: _number(row["metrics"].get(name)) for name in metrics},
-        }
-        for row in finished
+    return [
+        Explorer(
+            {key: [row["overrides"].get(key, "default") for row in finished] for key in keys},
+            {name: [_number(row["metrics"].get(name)) for row in finished] for name in metrics},
+        )
     ]
-    return [Explorer(jobs, keys, metrics)]
 
 
-def _numeric_metrics(rows: list[Row]) -> list[str]:
-    """The metrics that are numbers and differ between jobs; the usual ones first, then AUROCs."""
-    names = dict.fromkeys(name for row in rows for name in row["metrics"])
-    values = {name: {_number(row["metrics"].get(name)) for row in rows} - {None} for name in names}
-    found = [name for name in names if len(values[name]) > 1]
-    return sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), ".auroc" not in name))
+def _summary(folder: Path) -> list[Block]:
+    picture = Budget().embed(folder / "summary.png", "Heat maps over what was swept")
+    return [Shown(picture)] if picture else []
+
+
+def _metrics(rows: list[Row]) -> list[str]:
+    """The metrics that are numbers; the usual ones first, then AUROCs."""
+    names = dict.fromkeys(name for row in rows for name, value in row["metrics"].items() if _number(value) is not None)
+    found = [
+        name
+        for name in names
+        if not name.startswith(("scores.", "near.", "far.")) or name.rpartition(".")[2] in OF_SCORES
+        if not name.startswith(("thresholds.", "flagged."))
+    ]
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    return sorted(found, key=lambda name: (ranks.get(name, len(FIRST)), not name.endswith(".auroc")))
 
 
 def _number(value: Any) -> float | None:

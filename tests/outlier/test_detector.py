@@ -628,10 +628,31 @@ def test_what_cannot_be_compared_is_never_the_same() -> None:
     assert recipe(Compared(lambda: 1)) != recipe(Compared(lambda: 1))
 
 
-def test_a_recipe_is_that_of_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = recipe(brightness)
-    monkeypatch.setattr(detector_file, "version", lambda package: "99.0")
-    assert recipe(brightness) != before
+def test_an_upgrade_changes_no_recipe_but_of_a_changed_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = named_scores(["loss", "lpath", "feature_knn"])
+    before = {name: recipe(score) for name, score in scores.items()}
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "99.0")
+    assert {name: recipe(score) for name, score in scores.items()} == before
+    monkeypatch.setitem(detector_file.FORMULAS, "advvae.outlier.latent_scores.LPath", 2)
+    assert [name for name, score in scores.items() if recipe(score) != before[name]] == ["lpath"]
+    monkeypatch.setattr(detector_file, "EVIDENCE", 2)
+    assert all(recipe(score) != before[name] for name, score in scores.items())
+
+
+def test_recipes_are_those_that_files_hold() -> None:
+    """Where one of these changes, the scores of every exported model are made anew, or cannot be."""
+    digests = {"loss": "303d9f8e", "lpath": "c5026efc", "feature_knn": "5683fd35"}
+    assert {name: recipe(score).split()[1][:8] for name, score in named_scores(digests).items()} == digests
+
+
+def test_a_file_that_holds_all_of_it_is_left_as_it_is(make: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "detector.pt"
+    save_detector(path, make(both()), IDENTITY)
+    before = path.stat()
+    save_detector(path, make(both(), never, never, known=path), IDENTITY)
+    assert path.stat() == before
+    save_detector(path, make({"squared": Distance(power=2)}), IDENTITY)
+    assert path.stat().st_ino != before.st_ino
 
 
 def test_what_a_score_notes_while_it_scores_is_not_in_its_recipe(make: Callable, tmp_path: Path) -> None:

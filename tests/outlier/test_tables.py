@@ -7,6 +7,7 @@ import pytest
 
 from advvae.outlier.conformal import false_alarms
 from advvae.outlier.labels import auroc_by_label
+from advvae.outlier.rendering import Table, read_tables, write_text
 from advvae.outlier.statistics import METRICS, Evaluation, compare, evaluate_scores, mean_evaluation
 from advvae.outlier.tables import result_rows, write_tables
 
@@ -222,3 +223,13 @@ def test_a_table_without_rows_is_not_written(tmp_path: Path) -> None:
     write_tables(tmp_path, {"far": evaluation(loss=MODEL)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.md", "results.tex"]
     assert "AUROC of every set" not in (tmp_path / "results.md").read_text()
+
+
+def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
+    tables = [
+        Table("One, in words.", ["score", "a | b"], [["loss", "**0.9**"], ["kld", ""]]),
+        Table("Two.", ["x"], [["1"]]),
+    ]
+    write_text(tmp_path, tables)
+    assert read_tables(tmp_path / "results.md") == tables
+    assert read_tables(tmp_path / "nothing.md") == []

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command import TINY, Command
 
@@ -19,7 +21,8 @@ def chromium() -> str:
     """The browser's path; installed where it is missing and may be; else the test is skipped with the reason."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None and shutil.which("apt-get") and os.geteuid() == 0:
-        subprocess.run(["apt-get", "install", "--yes", "--quiet", "chromium"], capture_output=True, check=False)
+        for command in (["update"], ["install", "--yes", "--quiet", "chromium"]):
+            subprocess.run(["apt-get", *command], capture_output=True, check=False)
         found = shutil.which("chromium")
     if found is None:
         pytest.skip("there is no chromium, and it cannot be installed here (apt-get as root)")
@@ -95,6 +98,45 @@ def test_a_runs_page(advvae: Command, browser: Any) -> None:
     assert errors == []
 
 
+def test_all_that_is_shown_is_printed_and_on_white(advvae: Command, browser: Any, tmp_path: Path) -> None:
+    advvae.train("n_epochs=2", "then=[outlier]", "out_dataset=photos")
+    page, errors = opened(browser, advvae.runs()[-1] / "report.html", color_scheme="dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    shown = "[...document.querySelectorAll('.plot')].filter((plot) => plot.offsetParent)"
+    page.wait_for_function(f"{shown}.every((plot) => plot.querySelector('.main-svg'))")
+    theme = "document.documentElement.dataset.theme"
+    page.evaluate(f"window.addEventListener('beforeprint', () => {{ window.printed = {theme}; }})")
+    printed = tmp_path / "report.pdf"
+    page.pdf(path=str(printed))
+    assert printed.read_bytes().startswith(b"%PDF")
+    assert page.evaluate(f"[window.printed, {theme}]") == ["light", "dark"]
+    if SHOTS:
+        shutil.copy(printed, Path(SHOTS) / "run.pdf")
+    assert errors == []
+
+
+def test_markup_in_names_is_shown_as_it_is(advvae: Command, browser: Any) -> None:
+    name = "<b onmouseover=alert(1)>&amp;"
+    for number in range(30):
+        path = advvae.cwd / name / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    quoted = (advvae.cwd / name).as_posix()
+    advvae.train()
+    job = ("mode=outlier", "dataset=digits", "out_dataset=folder", f"out_dataset.root='{quoted}'", "tracker=none")
+    assert advvae(*job, "scores=[loss]").status == 0
+    page, errors = opened(browser, advvae.runs()[-1] / "report.html")
+    page.locator("#curves-of-scores .main-svg").first.wait_for()
+    assert page.locator("b[onmouseover]").count() == 0
+    page.evaluate(
+        """() => draw(document.querySelector('.plot'), {layout: {}, data: [
+            {x: ['<a href="http://x.org">x</a>'], y: [1], name: '<i>a</i>', showlegend: true}]})"""
+    )
+    page.wait_for_function("document.querySelector('.plot .legendtext')?.textContent === '<i>a</i>'")
+    assert page.locator(".plot a[href^=http]").count() == 0
+    assert errors == []
+
+
 def test_a_runs_page_fits_a_phone(advvae: Command, browser: Any) -> None:
     advvae.train("then=[outlier]", "out_dataset=photos")
     page, errors = opened(browser, advvae.runs()[-1] / "report.html", viewport={"width": 360, "height": 700})
@@ -114,6 +156,9 @@ def test_a_sweeps_page(advvae: Command, browser: Any) -> None:
     assert explorer.locator(".heat text.xtitle").text_content() == "kld_weight"
     explorer.locator("select.across").select_option("seed")
     page.wait_for_function("document.querySelector('.heat .xtitle').textContent === 'seed'")
+    explorer.locator("summary").click()
+    assert explorer.locator(".cells th").all_inner_texts() == ["gen_weight \\ seed", "0", "1"]
+    assert explorer.locator(".cells td").count() == 6
     shot(page, "sweep")
     page.locator("#jobs td a").first.click()
     assert page.locator("h1").inner_text() == "train on digits"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from advvae.report.charts import heat_chart, histogram_chart, line_chart, number, roc_chart
+from advvae.measured import number
+from advvae.report.charts import heat_chart, histogram_chart, line_chart, roc_chart
 
 
 def test_a_histogram_holds_every_value_as_a_share_of_its_set() -> None:

@@ -10,19 +10,21 @@ function theme() { return root.dataset.theme; }
 function setTheme(name) {
   root.dataset.theme = name;
   const button = document.getElementById("theme");
-  button.textContent = name === "dark" ? "light" : "dark";
   button.setAttribute("aria-pressed", String(name === "dark"));
   document.querySelectorAll(".plot").forEach((plot) => { if (plot.drawing) draw(plot, plot.drawing); });
 }
 
-// Tables: a number, where a cell begins with one, else its words. A second press turns the order round.
+// Tables: a number, where a cell is one, maybe with an interval or a mark after it; else its words.
+// A second press turns the order round.
+const NUMBER = /^[-+]?(\d[\d,]*(\.\d*)?|\.\d+)(e[-+]?\d+)?(?=$| [[(±†‡§%])/i;
+
 function sortBy(table, column) {
   const heading = table.tHead.rows[0].cells[column];
   const descending = heading.getAttribute("aria-sort") === "ascending";
   for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
   const key = (row) => row.cells[column].textContent.trim();
-  const number = (text) => parseFloat(text.replace(/,/g, ""));
+  const number = (text) => parseFloat((NUMBER.exec(text)?.[0] ?? "").replace(/,/g, ""));
   const compare = (a, b) => {
     const [x, y] = [number(a), number(b)];
     if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;  // what is missing comes last
@@ -55,11 +57,11 @@ document.querySelectorAll(".choice").forEach((choice) => {
   });
 });
 
-// Charts are drawn when they come into view.
+// Charts: all that are shown are drawn at once, so that a printed page has them too; the others when they are chosen.
 let library = null;
 
 function loadLibrary() {
-  library ??= (async () => {
+  library ??= (async () => {  // unpacked by the browser, since 2023 at the latest
     const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (c) => c.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const script = document.createElement("script");
@@ -69,58 +71,101 @@ function loadLibrary() {
   return library;
 }
 
+// plotly reads markup in all text; none is meant here but that of the hover boxes, which are our own.
+function literal(value, name) {
+  if (typeof value === "string") return name === "hovertemplate" ? value : value.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+  if (Array.isArray(value)) return value.map((item) => literal(item, name));
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, literal(item, key)]));
+}
+
 async function draw(plot, drawing) {
   plot.drawing = drawing;
-  await loadLibrary();
+  try {
+    await loadLibrary();
+  } catch {
+    plot.textContent = "This browser is too old to draw the chart; its numbers stand below as a table.";
+    return;
+  }
   const style = getComputedStyle(root), text = style.getPropertyValue("--text").trim();
   const axis = { gridcolor: style.getPropertyValue("--line").trim(), zeroline: false, automargin: true };
-  const layout = { ...drawing.layout, colorway: COLOURS[theme()], paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, family: "system-ui, sans-serif" },
-    hoverlabel: { namelength: -1, bgcolor: style.getPropertyValue("--raised").trim(), font: { color: text } }, margin: { l: 60, r: 20, t: 30, b: 50, ...drawing.layout.margin },
-    legend: { orientation: "h", y: -0.22 } };
-  for (const name of ["xaxis", "yaxis"]) layout[name] = { ...axis, ...drawing.layout[name] };
+  const layout = {
+    ...literal(drawing.layout),
+    colorway: COLOURS[theme()],
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: text, family: "system-ui, sans-serif" },
+    hoverlabel: { namelength: -1, bgcolor: style.getPropertyValue("--raised").trim(), font: { color: text } },
+    margin: { l: 60, r: 20, t: 30, b: 50, ...drawing.layout.margin },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
+  };
+  for (const name of ["xaxis", "yaxis"]) layout[name] = { ...axis, ...layout[name] };
   layout.shapes = (drawing.layout.shapes || []).map((shape) => ({ ...shape, line: { color: text, dash: "dash" } }));
-  await Plotly.react(plot, structuredClone(drawing.data), layout, { responsive: true, displaylogo: false });
+  await Plotly.react(plot, literal(drawing.data), layout, { responsive: true, displaylogo: false });
 }
 
 const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
   if (!isIntersecting) return;
   seen.unobserve(target);
   draw(target, JSON.parse(target.nextElementSibling.textContent));
-}), { rootMargin: "300px" });
+}), { rootMargin: "1000000px" });
 
 // Sweeps: parallel coordinates of the keys and a metric, and the metric over any two keys.
-function valuesOf(jobs, key) {
-  const values = [...new Set(jobs.map((job) => job.keys[key]))];
-  return values.every((value) => value !== "" && !Number.isNaN(Number(value)))
-    ? values.sort((a, b) => a - b) : values;
+function differing(values) {
+  const found = [...new Set(values)];
+  return found.every((value) => value !== "" && !Number.isNaN(Number(value))) ? found.sort((a, b) => a - b) : found;
+}
+
+function linesOf(keys, metric, values) {
+  const dimensions = Object.entries(keys).map(([key, own]) => {
+    const ticks = differing(own);
+    return { label: key, values: own.map((value) => ticks.indexOf(value)), tickvals: ticks.map((_, at) => at), ticktext: ticks };
+  });
+  return { layout: { margin: { t: 60, l: 80, r: 80 } }, data: [{ type: "parcoords",
+    line: { color: values, colorscale: "Cividis", showscale: true }, dimensions: [...dimensions, { label: metric, values }] }] };
+}
+
+// Means of a metric over the jobs of each pair of values; `down` = undefined where one key alone was swept.
+function cellsOf(keys, down, across, metric, values) {
+  const rows = down ? differing(keys[down]) : [metric], columns = differing(keys[across]);
+  const cells = rows.map((row) => columns.map((column) => {
+    const own = values.filter((_, job) => (!down || keys[down][job] === row) && keys[across][job] === column);
+    return own.length ? own.reduce((sum, value) => sum + value, 0) / own.length : null;
+  }));
+  return { rows, columns, cells, text: cells.map((row) => row.map((cell) => cell === null ? "" : cell.toPrecision(4))) };
+}
+
+function heatOf({ rows, columns, cells, text }, down, across, metric) {
+  return { layout: { xaxis: { title: { text: across }, type: "category" },
+      yaxis: { title: { text: down ?? "" }, type: "category", autorange: "reversed" } },
+    data: [{ type: "heatmap", z: cells, x: columns, y: rows, colorscale: "Cividis",
+      colorbar: { title: { text: metric } }, text, texttemplate: "%{text}", hoverongaps: false }] };
+}
+
+function tableOf({ rows, columns, text }, down, across) {
+  const table = document.createElement("table");
+  const fill = (row, tag, words) => words.forEach((word) => {
+    row.append(Object.assign(document.createElement(tag), { textContent: word }));
+  });
+  fill(table.createTHead().insertRow(), "th", [`${down ?? ""} \\ ${across}`, ...columns]);
+  const body = table.createTBody();
+  rows.forEach((name, at) => fill(body.insertRow(), "td", [name, ...text[at]]));
+  return table;
 }
 
 function explore(explorer) {
-  const { jobs, keys } = JSON.parse(explorer.querySelector("script").textContent);
+  const all = JSON.parse(explorer.querySelector("script").textContent);
   const choose = (name) => explorer.querySelector(`select.${name}`);
   const show = () => {
-    const metric = choose("metric").value, measured = jobs.filter((job) => job.metrics[metric] !== null);
-    const colours = measured.map((job) => job.metrics[metric]);
-    const dimensions = keys.map((key) => {
-      const values = valuesOf(measured, key);
-      return { label: key, values: measured.map((job) => values.indexOf(job.keys[key])),
-        tickvals: values.map((_, place) => place), ticktext: values };
-    });
-    draw(explorer.querySelector(".lines"), { layout: { margin: { t: 60, l: 80, r: 80 } }, data: [{ type: "parcoords",
-      line: { color: colours, colorscale: "Cividis", showscale: true },
-      dimensions: [...dimensions, { label: metric, values: colours }] }] });
-    const down = choose("down")?.value, across = choose("across")?.value ?? keys[0];
-    const rows = down ? valuesOf(measured, down) : [metric], columns = valuesOf(measured, across);
-    const cells = rows.map((row) => columns.map((column) => {
-      const own = measured.filter((job) => (!down || job.keys[down] === row) && job.keys[across] === column);
-      return own.length ? own.reduce((sum, job) => sum + job.metrics[metric], 0) / own.length : null;
-    }));
-    draw(explorer.querySelector(".heat"), { layout: { xaxis: { title: { text: across }, type: "category" },
-        yaxis: { title: { text: down ?? "" }, type: "category", autorange: "reversed" } },
-      data: [{ type: "heatmap", z: cells, x: columns, y: rows, colorscale: "Cividis", colorbar: { title: { text: metric } },
-        text: cells.map((row) => row.map((value) => value === null ? "" : value.toPrecision(4))),
-        texttemplate: "%{text}", hoverongaps: false }] });
+    const metric = choose("metric").value, known = all.metrics[metric].map((value) => value !== null);
+    const measured = (values) => values.filter((_, job) => known[job]);
+    const values = measured(all.metrics[metric]);
+    const keys = Object.fromEntries(Object.entries(all.keys).map(([key, own]) => [key, measured(own)]));
+    const down = choose("down")?.value, across = choose("across")?.value ?? Object.keys(keys)[0];
+    const cells = cellsOf(keys, down, across, metric, values);
+    draw(explorer.querySelector(".lines"), linesOf(keys, metric, values));
+    draw(explorer.querySelector(".heat"), heatOf(cells, down, across, metric));
+    explorer.querySelector(".cells").replaceChildren(tableOf(cells, down, across));
   };
   explorer.querySelectorAll("select").forEach((select) => select.addEventListener("change", show));
   show();
@@ -129,6 +174,9 @@ function explore(explorer) {
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 document.getElementById("theme").addEventListener("click", () => setTheme(theme() === "dark" ? "light" : "dark"));
 dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
+let shownTheme = null;  // paper is white
+window.addEventListener("beforeprint", () => { shownTheme = theme(); setTheme("light"); });
+window.addEventListener("afterprint", () => setTheme(shownTheme));
 setTheme(dark.matches ? "dark" : "light");
 document.querySelectorAll(".chart > script").forEach((script) => seen.observe(script.previousElementSibling));
 document.querySelectorAll(".explorer").forEach(explore);

@@ -1,4 +1,4 @@
-"""The five commands of docs/medical.md, typed as they stand there."""
+"""The commands of docs/how-to/dicom.md and docs/how-to/patients.md, typed as they stand there."""
 
 import csv
 import json
@@ -12,8 +12,11 @@ from PIL import Image
 from tests.command import TINY, Command
 from tests.data.medical_files import write_dicom
 
-PAGE = (Path(__file__).parents[1] / "docs" / "medical.md").read_text()
-COMMANDS = [shlex.split(line)[1:] for line in PAGE.splitlines() if line.startswith("    advvae")]
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
+COMMANDS, PATIENTS = (
+    [shlex.split(line)[1:] for line in (HOW_TO / page).read_text().splitlines() if line.startswith("    advvae")]
+    for page in ("dicom.md", "patients.md")
+)
 FINDINGS = ("normal", "normal", "normal", "effusion;nodule", "nodule")
 
 
@@ -52,3 +55,9 @@ def test_from_a_folder_and_a_table_to_a_screened_list(ward: Command) -> None:
     assert set(metrics["outlier"]["sets"]["folder"]["pixels"]) == {"difference", "smoothed"}
     with (result.folder / "screen.csv").open() as file:
         assert len(list(csv.DictReader(file))) == metrics["screen"]["n"] == 240
+
+
+def test_the_command_of_the_page_on_patients_runs(ward: Command) -> None:
+    (train,) = PATIENTS
+    result = ward(*train, *TINY)
+    assert result.status == 0, result.errors
