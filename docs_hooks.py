@@ -1,19 +1,24 @@
 """What MkDocs adds to the pages in docs/: the measurements, and a reference that is made from the config itself."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import Any
-
-from mkdocs.structure.files import File, Files
+from typing import TYPE_CHECKING, Any
 
 from advvae.conf_text import default_options, first_comment, flat_defaults, group_keys, option_files
 from advvae.config import FLAT_KEYS, GROUPS
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
     """Add the pages that are not in docs/."""
+    from mkdocs.structure.files import File
+
     for path in sorted((ROOT / "benchmarks").glob("*.md")):
         text = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
         files.append(File.generated(config, f"benchmarks/{path.name}", content=_without_code_links(text)))
