@@ -1,9 +1,6 @@
 """Networks and scores as graphs that other programs run, `torch.export` and ONNX, each compared with PyTorch."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,10 @@ from advvae.losses import Objective
 from advvae.models import AdversarialVAE
 from advvae.outlier.evidence import Score
 from advvae.outlier.scorer import Scorer
+from advvae.progress import silenced
 
 TOLERANCE = 1e-4  # by which another runtime's numbers may differ; of the largest of their kind where that is above 1
+WRITERS = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")  # which tell much of their own steps
 BATCHES = (1, 3, 5)  # numbers of random inputs that graphs are compared on
 
 
@@ -96,7 +95,7 @@ def write_graph(folder: Path, graph: Graph) -> dict[str, float]:
             the graph, or, OtherNumbers, gives other numbers; a file cannot be written.
     """
     try:
-        with _quietly():
+        with silenced(*WRITERS):
             program = exported(graph)
             return {
                 "torch_export": write_program(folder / "torch_export" / f"{graph.name}.pt2", graph, program),
@@ -198,22 +197,6 @@ def difference(wanted: Tensor, found: Tensor) -> Tensor:
     kinds: int | tuple[int, ...] = 0 if wanted.ndim == 2 else tuple(range(wanted.ndim))
     shares = (found - wanted).abs().amax(kinds) / wanted.abs().amax(kinds).clamp(min=1)
     return shares.nan_to_num(nan=float("inf"))
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what the writers of graphs say of their own steps from the user, who reads what came of them."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _listed(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -34,6 +35,22 @@ def watched(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     from rich.progress import track
 
     yield from track(items, escape(what), total=total, transient=True)
+
+
+@contextmanager
+def silenced(*libraries: str) -> Iterator[None]:
+    """Without what libraries log and warn of at each of their steps; what goes wrong is raised."""
+    loggers = [logging.getLogger(name) for name in libraries]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Bar:

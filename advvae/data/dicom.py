@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +9,12 @@ import numpy as np
 
 from advvae.data.source import Raw
 from advvae.errors import UserError
+from advvae.progress import silenced
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+LIBRARY = "pydicom"  # which would warn of each file
 INSTALL = "pip install 'advvae[dicom]'"
 MAGIC = b"DICM"  # at byte 128 of every file
 COLOURS = ("Red", "Green", "Blue")
@@ -49,7 +47,7 @@ def n_frames(path: Path) -> int:
     pydicom = checked_pydicom()
     last = pydicom.tag.Tag("NumberOfFrames")
     try:
-        with quiet(), path.open("rb") as file:
+        with silenced(LIBRARY), path.open("rb") as file:
             header = pydicom.filereader.read_partial(file, lambda tag, *_: tag > last, specific_tags=[last])
         return max(1, int(header.get("NumberOfFrames") or 1))
     except Exception:  # whatever is wrong is told when the image is asked for
@@ -62,20 +60,6 @@ def checked_pydicom() -> Any:
     except ImportError:
         raise UserError(f"DICOM files are read by pydicom, which is not installed: {INSTALL}") from None
     return pydicom
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without pydicom's warnings: there would be one for each file, and what is wrong with a file is raised."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 class DicomFile:
@@ -96,7 +80,7 @@ class DicomFile:
         """
         from pydicom.pixels import apply_color_lut
 
-        with quiet():
+        with silenced(LIBRARY):
             header = of_frame(self.header, index)
             pixels = self._pixels(index)
             if header.PhotometricInterpretation == "PALETTE COLOR":
@@ -130,7 +114,7 @@ def read_header(path: Path) -> Dataset:
     if not has_magic(path):
         path.stat()  # a file that is not there is told as such
         raise ValueError("it is no DICOM file: DICM is missing at byte 128")
-    with quiet():
+    with silenced(LIBRARY):
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(PIXEL_TAGS))
     if "DirectoryRecordSequence" in header or "Rows" not in header:
         raise ValueError("it holds no image: it is a report or the like, or its header is cut off")
