@@ -9,7 +9,8 @@ Hounsfield's, of any integer or float type, and puts them through its window. Fl
 already: what it gives, it takes again. `raw=True` says that images are in the unit of the files whatever they are, and
 `raw=False` that none is; one of them is asked for where floats in [0, 1] may be either.
 
-Models may be loaded and used in several threads; one of them trains at a time.
+Models may be used in several threads, and one of them trains at a time. Random states and TF32 are the whole process's:
+load, train and, on a GPU, score in one thread at a time where these must stay as they are.
 """
 
 from __future__ import annotations

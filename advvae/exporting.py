@@ -129,6 +129,7 @@ def export(
         try:
             apart["scorer"] = write_graph(folder, scorer_graph(networks, objective, parts.scores, images))
         except OtherNumbers as error:
+            (folder / "torch_export" / "scorer.pt2").unlink(missing_ok=True)  # of scores that are not all kept
             if not error.columns:
                 raise
             parts = parts.without([list(parts.scores)[column] for column in error.columns], OTHER_NUMBERS)
@@ -158,6 +159,8 @@ def scorer_parts(
         with TemporaryDirectory() as trial:
             try:
                 write_graph(Path(trial), scorer_graph(networks, objective, {name: scores[name]}, images))
+            except OtherNumbers:
+                left_out[name] = OTHER_NUMBERS
             except UserError as error:  # in words that may name files of this machine
                 logger.info(f"score {name}: {error}")
                 left_out[name] = NOT_A_GRAPH

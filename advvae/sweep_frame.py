@@ -41,7 +41,8 @@ def _plain(texts: "pandas.Series") -> "pandas.Series":
     """Numbers where all are, true and false where all are; else as they were typed."""
     import pandas
 
-    if texts.isin(list(TRUTHS)).all():
-        return texts.map(TRUTHS).astype(bool)
+    lowered = texts.str.lower()
+    if lowered.isin(list(TRUTHS)).all():
+        return lowered.map(TRUTHS).astype(bool)
     numbers = pandas.to_numeric(texts, errors="coerce")
     return numbers if numbers.notna().all() else texts

@@ -169,6 +169,23 @@ def test_a_score_with_other_numbers_is_left_out(advvae: Command, monkeypatch: py
     assert names == ["decoder", "encoder", "scorer"], "a plain VAE has no discriminator"
 
 
+def test_a_scorer_that_onnx_alone_gives_other_numbers_of_leaves_no_file(
+    advvae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_onnx = graphs.write_onnx
+
+    def refused(path: Path, graph: graphs.Graph, program: torch.export.ExportedProgram) -> float:
+        if graph.name == "scorer":
+            raise graphs.OtherNumbers("other numbers", [0])
+        return write_onnx(path, graph, program)
+
+    advvae.train("train_discriminator=false", "gen_weight=0", "recon_weight=0")
+    monkeypatch.setattr(graphs, "write_onnx", refused)
+    result = advvae("mode=export", "dataset=digits", "scores=[loss]", "tracker=none")
+    assert result.status == 0, result.errors
+    assert list((result.folder / "model").rglob("scorer*")) == []
+
+
 def test_a_difference_is_a_share_of_the_largest_number_of_its_kind() -> None:
     wanted = torch.tensor([[100.0, 0.5], [-200.0, 0.01]])
     apart = graphs.difference(wanted, wanted + torch.tensor([[2.0, 0.0], [0.0, 0.03]]))

@@ -118,7 +118,7 @@ def _named(record: Record, shown: str) -> Iterator[Block]:
         of_set = table["is_outlier"] == "1" if shown == "misses" else table["source"] == shown
         images = table[of_set & (table["is_outlier"] == "1")].sort_values(by, kind="stable")
     names = [name for name in (*COLUMNS[1:], "group", by) if name in table and (images[name].astype(str) != "").any()]
-    cells = [[in_short(cell) for cell in row] for row in images[names].head(SHOWN).itertuples(index=False)]
+    cells = [[*row[:-1], in_short(row[-1])] for row in images[names].head(SHOWN).itertuples(index=False)]
     yield Sortable(Table("The images above, in their order", names, cells), folded=True)
 
 
@@ -133,13 +133,16 @@ def _screened(record: Record) -> list[Block]:
     scores = [name for name in names if name not in ("path", "index") and not name.endswith(("_p", "_flag"))]
     by = "fused" if "fused" in scores else scores[0]  # as Detector.headline
     shown = ["path", "index", by, f"{by}_p", f"{by}_flag"]
-    table = pandas.read_csv(path, usecols=shown, dtype={f"{by}_flag": str}, keep_default_na=False)[shown]
+    table = pandas.read_csv(path, usecols=shown, dtype={"path": str, f"{by}_flag": str}, keep_default_na=False)[shown]
     first = table.assign(**{by: pandas.to_numeric(table[by], errors="coerce")}).nlargest(MOST_ROWS, by)
     flagged = table[f"{by}_flag"] == "1"
     caption = f"{len(table):,} images by {by}, the most outlying first; {flagged.sum():,} are flagged"
     if len(table) > MOST_ROWS:
         caption += f"; the first {MOST_ROWS}, and all in screen.csv"
     said = first.replace({f"{by}_flag": {"1": "yes", "0": "no"}})  # empty where there is no threshold
-    cells = [[in_short(cell) for cell in row] for row in said.itertuples(index=False)]
+    cells = [
+        [path, str(index), in_short(score), in_short(p_value), flag]
+        for path, index, score, p_value, flag in said.itertuples(index=False)
+    ]
     headings = ["path", "index", by, "p-value", "flagged"]
     return [Sortable(Table(caption, headings, cells), marked=flagged[first.index].to_list())]

@@ -1,6 +1,7 @@
 """What a run's folder tells of it."""
 
 import csv
+import re
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 GROUPS = ("dataset", "out_dataset", "model", "loss", "tracker")
-QUOTES = "'\""
+PATH = re.compile(r"(?<![\w.~])/[^,\[\]{}'\"]+")  # an absolute one in an override, be it quoted or in a list
 PLACES = ("data_dir", "output_dir")  # where things are, which differs everywhere and says nothing
 
 
@@ -64,11 +65,8 @@ class Record:
     @property
     def command(self) -> str:
         """What was typed, and taken. Of a place outside the current folder, the last part stands alone."""
-        words = ["advvae"]
-        for text in self.typed:
-            key, sign, value = text.partition("=")
-            words.append(f"{key}{sign}{without_folders(value.strip(QUOTES))}")
-        return shlex.join(words)
+        words = (PATH.sub(lambda path: without_folders(path[0]), text) for text in self.typed)
+        return shlex.join(["advvae", *words])
 
     @cached_property
     def settings(self) -> list[Setting]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from advvae.outlier.rendering import read_tables
 from advvae.report import leave_page, run_page
 from advvae.report.embedding import Budget
 from advvae.report.record import read_record
+from advvae.report.run_page import write_report
 from tests.command import FEW, TINY, Command
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -181,6 +183,25 @@ def test_no_place_of_the_machine_is_told(advvae: Command) -> None:
     assert "scans.npy" in text
     assert "Jane Doe" not in text
     assert str(advvae.cwd) not in text
+
+
+def test_a_command_keeps_all_but_the_places_of_the_machine(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    kept = ["scores=[loss,{_target_:a.b}]", "note='123'", "input=z/w"]
+    typed = ["dataset.root='/home/Jane Doe/scans'", "folders=[/srv/x/y,z/w]", *kept]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(json.dumps(typed))
+    (tmp_path / "metrics.json").write_text('{"status": "finished"}')
+    words = shlex.split(read_record(tmp_path).command)
+    assert words == ["advvae", "dataset.root='scans'", "folders=[y,z/w]", *kept]
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"status": "finished"}')
+    (tmp_path / "screen.csv").write_text(
+        "path,index,loss,loss_p,loss_flag\n000001,0,0.123456,0.5,0\n1.20,0,0.2,0.01,1\n"
+    )
+    cells = page_of(write_report(tmp_path).parent).cells
+    assert cells[-10:] == ["1.20", "0", "0.2", "0.01", "yes", "000001", "0", "0.12346", "0.5", "no"]
 
 
 def test_damaged_files_cost_their_own_part_alone(advvae: Command) -> None:
